@@ -74,16 +74,33 @@ impl fmt::Display for ShardId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UidHash([u8; 16]);
 
-impl UidHash {
-    /// The hash of a uid in an archive.
-    pub fn of(archive: ArchiveId, uid: &str) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("DES 2026 uid in tombstones");
-        hasher.update(archive.bytes());
-        hasher.update(uid.as_bytes());
-        let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hasher.finalize().as_bytes();
-        Self(head)
+/// Computes the [`UidHash`]es of an archive.
+#[derive(Clone)]
+pub struct UidHasher {
+    key: [u8; 32],
+}
+
+impl UidHasher {
+    /// The hasher of an archive.
+    pub fn new(archive: ArchiveId) -> Self {
+        Self { key: blake3::derive_key("DES 2026 uid in tombstones", archive.bytes()) }
     }
 
+    /// The hash of a uid.
+    pub fn hash(&self, uid: &str) -> UidHash {
+        let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
+            *blake3::keyed_hash(&self.key, uid.as_bytes()).as_bytes();
+        UidHash(head)
+    }
+}
+
+impl fmt::Debug for UidHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UidHasher")
+    }
+}
+
+impl UidHash {
     /// Takes 32 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 32 || text.bytes().any(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
@@ -141,9 +158,9 @@ mod tests {
 
     #[test]
     fn a_uid_hash_reads_back_as_it_is_written() {
-        let hash = UidHash::of(ArchiveId::from_bytes([7; 16]), "INV-1");
+        let hash = UidHasher::new(ArchiveId::from_bytes([7; 16])).hash("INV-1");
         assert_eq!(UidHash::parse(&hash.to_string()), Some(hash));
-        assert_ne!(hash, UidHash::of(ArchiveId::from_bytes([8; 16]), "INV-1"));
+        assert_ne!(hash, UidHasher::new(ArchiveId::from_bytes([8; 16])).hash("INV-1"));
         assert_eq!(UidHash::parse("ABCDEF00000000000000000000000000"), None);
     }
 }

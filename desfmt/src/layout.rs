@@ -195,7 +195,7 @@ pub fn parse_tombstone(key: &str, bits: BucketBits) -> Option<TombstoneKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ArchiveId;
+    use crate::ids::{ArchiveId, UidHasher};
 
     fn name(split: u32, repack: u32) -> ShardName {
         let bits = BucketBits::new(8).unwrap();
@@ -233,7 +233,7 @@ mod tests {
     fn tombstone_keys_say_what_they_are() {
         let (bits, group) = (BucketBits::new(8).unwrap(), name(0, 0).group);
         let operation = Uuid::from_bytes([3; 16]);
-        let hash = UidHash::of(ArchiveId::from_bytes([1; 16]), "x");
+        let hash = UidHasher::new(ArchiveId::from_bytes([1; 16])).hash("x");
         for (key, meaning) in [
             (folded_tombstones(&group), TombstoneKey::Folded(group)),
             (tombstone_record(&group, operation, hash), TombstoneKey::Record(group, operation, hash)),

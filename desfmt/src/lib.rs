@@ -4,6 +4,7 @@
 //! in bounded memory. The byte-level specification is `docs/format.md`.
 
 mod digits;
+pub mod document;
 mod error;
 mod ids;
 pub mod layout;
@@ -12,7 +13,7 @@ mod time;
 mod uid;
 
 pub use error::FormatError;
-pub use ids::{ArchiveId, Birth, Digest, ShardId, UidHash};
+pub use ids::{ArchiveId, Birth, Digest, ShardId, UidHash, UidHasher};
 pub use layout::{ObjectKey, ShardName};
 pub use routing::{Bucket, BucketBits, Group, RoutingError, bucket_of};
 pub use time::{Date, DateError, Timestamp};

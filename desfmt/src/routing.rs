@@ -6,7 +6,7 @@ use crate::digits::{Digit, classify};
 use crate::time::Date;
 
 /// How many bits of a uid's bucket number are used: an archive has `2^bits` groups a day. 0 to 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BucketBits(u8);
 
 impl BucketBits {
