@@ -63,6 +63,7 @@ impl StoreErrorKind {
 
 impl StoreError {
     /// An error of an operation on a key or prefix.
+    #[expect(clippy::needless_pass_by_value, reason = "takes keys and texts by reference alike")]
     pub fn new(kind: StoreErrorKind, operation: &'static str, key: impl ToString) -> Self {
         Self { kind, operation, key: key.to_string(), source: None }
     }
