@@ -5,6 +5,7 @@
 mod clock;
 pub mod conformance;
 mod error;
+pub mod fault;
 mod local;
 mod memory;
 mod store;
