@@ -82,8 +82,10 @@ fn parse(bytes: &[u8]) -> Option<ParsedInstant> {
     let date_len = date_len(text)?;
     let date = parse_date(text, date_len)?;
     let after = bytes.get(date_len..)?;
-    // A separator with nothing after it is as good as none.
-    let (clock, zone) = if after.len() > 1 { parse_time(Text(after.get(char_len(after)?..)?))? } else { (0, None) };
+    let (clock, zone) = match char_len(after) {
+        Some(separator_len) => parse_time(Text(after.get(separator_len..)?))?,
+        None => (0, None),
+    };
     let wall = Timestamp::from_micros(date.start().micros().checked_add(clock)?);
     Some(match zone {
         Some(offset) => {
@@ -204,7 +206,9 @@ fn parse_time(text: Text<'_>) -> Option<(i64, Option<i64>)> {
     };
     let zone = Text(text.0.get(zone_at.checked_add(1)?..)?);
     let (offset, rest) = parse_clock(zone, zone.0.len())?;
+    // A zone of less than a second is none to the interpreter.
     let offset = total(offset)?;
+    let offset = if offset < SECOND { 0 } else { offset };
     (rest == Rest::Nothing && offset < DAY).then_some((clock, Some(offset.checked_mul(sign)?)))
 }
 
@@ -251,4 +255,68 @@ fn parse_clock(text: Text<'_>, end: usize) -> Option<([i64; 4], Rest)> {
         place = place.checked_add(1)?;
     }
     Some((clock, rest_at(place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What Python 3.11 makes of a text: its wall clock and offset in microseconds, or nothing.
+    type Verdict = (String, Option<(i64, Option<i64>)>);
+
+    /// The table that `tests/data/make_instants.py` writes.
+    fn verdicts() -> Vec<Verdict> {
+        let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/instants.jsonl");
+        let row = |line: &str| match serde_json::from_str::<Vec<serde_json::Value>>(line).unwrap().as_slice() {
+            [text, wall] => (text.as_str().unwrap().to_owned(), wall.as_i64().map(|wall| (wall, None))),
+            [text, wall, offset] => {
+                (text.as_str().unwrap().to_owned(), Some((wall.as_i64().unwrap(), offset.as_i64())))
+            }
+            _ => panic!("{line}"),
+        };
+        fs::read_to_string(table).unwrap().lines().map(row).collect()
+    }
+
+    #[test]
+    fn times_are_read_as_the_ancestors_interpreter_reads_them() {
+        let verdicts = verdicts();
+        for (text, expected) in &verdicts {
+            let found = parse_created_at(text).ok().map(|parsed| {
+                let wall = parsed.wall().micros();
+                (wall, parsed.zoned().map(|instant| wall - instant.micros()))
+            });
+            assert_eq!(found, *expected, "{text:?}");
+        }
+        assert!(verdicts.len() > 1_000 && verdicts.iter().filter(|(_, verdict)| verdict.is_some()).count() > 500);
+    }
+
+    #[test]
+    fn the_day_is_that_of_the_wall_and_the_instant_that_of_the_world() {
+        let parsed = parse_created_at("2024-01-01T00:30+02:00").unwrap();
+        assert_eq!(parsed.wall_date().unwrap().to_string(), "20240101");
+        assert_eq!(parsed.zoned().unwrap().to_string(), "2023-12-31T22:30:00Z");
+
+        let naive = parse_created_at("2024-01-01T00:30").unwrap();
+        assert_eq!(naive.zoned(), None);
+        assert_eq!(naive.or_utc().to_string(), "2024-01-01T00:30:00Z");
+    }
+
+    #[test]
+    fn a_refused_text_is_named_but_not_at_any_length() {
+        let error = parse_created_at(&"x".repeat(1_000_000)).unwrap_err();
+        assert_eq!(error.text.len(), 64);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*", like in "[0-9]{4}-?W?[0-9]{2}-?[0-9]{0,2}[-0-9:.,+WZT \\PC]{0,24}") {
+            parse_created_at(&text).ok();
+            parse_created_at(&like).ok();
+        }
+    }
 }

@@ -236,10 +236,12 @@ fn golden_shards_cut_anywhere_are_refused() {
 #[test]
 fn golden_shards_with_a_flipped_bit_give_the_content_or_an_error() {
     let shards: HashMap<_, _> = CASES.iter().map(|case| (*case, manifest(case).shards)).collect();
-    for case in ["pack-nbits08", "v2-bigfiles"] {
+    for case in CASES {
         for shard in shards[case].iter().take(8) {
             let bytes = fs::read(folder(case).join(&shard.name)).unwrap();
-            for at in 0..bytes.len() {
+            // Every byte of the small ones; of the large ones a share, ends and all.
+            let step = if bytes.len() < 10_000 { 1 } else { 997 };
+            for at in (0..bytes.len()).rev().step_by(step) {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << (at % 8);
                 let Ok((index, _)) = open(&flipped) else { continue };

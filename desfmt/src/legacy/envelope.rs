@@ -4,7 +4,7 @@
 //! 0             magic      [u8; 4]   b"DES2"
 //! 4             version    u8        1 or 2
 //! 5             reserved   [u8; 3]   zero
-//!               …payloads, then the index…
+//!               payloads, then the index
 //! file_len-12   magic      [u8; 4]   b"DESI"
 //! file_len- 8   index_len  u64       little endian; the index ends where the footer begins
 //! ```

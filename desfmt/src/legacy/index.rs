@@ -318,3 +318,6 @@ fn cut() -> String {
 }
 
 const _: () = assert!(Uid::LEN_MAX == 65_535, "every length that name_len can hold is a uid's");
+
+#[cfg(test)]
+mod tests;

@@ -254,3 +254,6 @@ pub fn is_never_compressed(uid: &str) -> bool {
         Some(_) | None => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

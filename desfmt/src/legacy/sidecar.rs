@@ -138,3 +138,6 @@ impl<'de> Deserialize<'de> for Tombstones {
         deserializer.deserialize_map(Gather).map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests;

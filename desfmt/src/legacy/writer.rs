@@ -161,3 +161,6 @@ impl Default for LegacyWriter {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests;
