@@ -53,6 +53,11 @@ impl ShardId {
         Self::from_digest(&hasher.finalize())
     }
 
+    /// Takes 16 bytes that were read from a shard or manifest.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     fn from_digest(digest: &Digest) -> Self {
         let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *digest.as_bytes();
         Self(Uuid::from_bytes(head))

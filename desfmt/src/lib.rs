@@ -13,6 +13,7 @@ pub mod legacy;
 mod routing;
 mod time;
 mod uid;
+pub mod v3;
 
 pub use error::FormatError;
 pub use ids::{ArchiveId, Birth, Digest, ShardId, UidHash, UidHasher};

@@ -1,0 +1,79 @@
+//! Numbers of a fixed count of bits each, one after the other, lowest bit first.
+
+/// How many bits a number needs.
+pub(super) const fn width(value: u64) -> u32 {
+    u64::BITS.saturating_sub(value.leading_zeros())
+}
+
+/// How many bytes `count` numbers of `width` bits take.
+pub(super) fn packed_len(count: usize, width: u32) -> usize {
+    count.saturating_mul(usize::try_from(width).unwrap_or(usize::MAX)).div_ceil(8)
+}
+
+/// Appends numbers below `2^width`.
+pub(super) fn pack(out: &mut Vec<u8>, width: u32, values: impl Iterator<Item = u64>) {
+    let (mut held, mut held_bits) = (0_u128, 0_u32);
+    for value in values {
+        held |= u128::from(value) << held_bits;
+        held_bits = held_bits.saturating_add(width);
+        while held_bits >= 8 {
+            out.push(held.to_le_bytes()[0]);
+            held >>= 8;
+            held_bits = held_bits.saturating_sub(8);
+        }
+    }
+    if held_bits > 0 {
+        out.push(held.to_le_bytes()[0]);
+    }
+}
+
+/// The `count` numbers of `width` bits, 0 to 64, in `bytes`, which must be as many as [`packed_len`] says.
+pub(super) fn unpack(bytes: &[u8], width: u32, count: usize) -> impl Iterator<Item = u64> {
+    let mask = if width >= 64 { u64::MAX } else { (1_u64 << width).wrapping_sub(1) };
+    let step = usize::try_from(width).unwrap_or(64);
+    (0..count).map(move |index| {
+        let bit = index.wrapping_mul(step);
+        let low = load(bytes, bit >> 3);
+        let shift = u32::try_from(bit & 7).unwrap_or(0);
+        let mut value = low >> shift;
+        if shift.wrapping_add(width) > 64 {
+            let above = bytes.get((bit >> 3).wrapping_add(8)).copied().unwrap_or(0);
+            value |= u64::from(above) << 64_u32.wrapping_sub(shift);
+        }
+        value & mask
+    })
+}
+
+/// Eight bytes from `start`, zeros where there are none.
+fn load(bytes: &[u8], start: usize) -> u64 {
+    let rest = bytes.get(start..).unwrap_or(&[]);
+    if let Some(eight) = rest.first_chunk() {
+        return u64::from_le_bytes(*eight);
+    }
+    rest.iter().rev().fold(0, |value, byte| (value << 8) | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_of_any_width_read_back(bits in 0_u32..=64, seeds in proptest::collection::vec(any::<u64>(), 0..100)) {
+            let mask = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+            let values: Vec<u64> = seeds.iter().map(|seed| seed & mask).collect();
+            let mut bytes = Vec::new();
+
+            pack(&mut bytes, bits, values.iter().copied());
+
+            prop_assert_eq!(bytes.len(), packed_len(values.len(), bits));
+            prop_assert_eq!(unpack(&bytes, bits, values.len()).collect::<Vec<_>>(), values);
+        }
+    }
+
+    #[test]
+    fn the_width_of_a_number_is_the_place_of_its_highest_bit() {
+        assert_eq!((width(0), width(1), width(255), width(256), width(u64::MAX)), (0, 1, 8, 9, 64));
+    }
+}
