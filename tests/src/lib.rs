@@ -1,1 +1,36 @@
-//! Placeholder.
+//! What the end-to-end tests are built from: the real programs, files to pack, mounts that are always taken down again.
+//!
+//! A surprise anywhere here fails the test that ran into it, with all that is known in the message.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::return_self_not_must_use,
+    reason = "only tests use this: a surprise is a failed test, and real programs take real time"
+)]
+
+mod corpus;
+mod dataset;
+mod inspect;
+mod mount;
+mod names;
+mod packed;
+mod place;
+mod program;
+mod tree;
+mod user;
+
+pub use corpus::{Corpus, SourceFile};
+pub use dataset::{DataSet, mixed_files, real_files};
+pub use inspect::assert_each_file_is_in_one_live_shard;
+pub use mount::{Mount, daemons_on, mounts_on};
+pub use names::shown_name;
+pub use packed::{Packed, objects_below};
+pub use place::{data_set, golden, mount_point, scratch, target_dir};
+pub use program::{Outcome, command, des_pack, desfs, eventually, programs_dir, run, run_within};
+pub use tree::{assert_programs_agree, contents, files_below};
+pub use user::{NOBODY, SOMEBODY, as_user};

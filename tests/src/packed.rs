@@ -1,0 +1,85 @@
+//! A small archive of files that the test knows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::{Corpus, Mount, contents, des_pack, run, scratch, shown_name};
+
+/// An archive in a directory of its own, and what was packed into it.
+#[derive(Debug)]
+pub struct Packed {
+    directory: TempDir,
+    /// What was packed.
+    pub corpus: Corpus,
+}
+
+impl Packed {
+    /// Packs what `fill` adds.
+    #[track_caller]
+    pub fn of(fill: impl FnOnce(&mut Corpus)) -> Self {
+        let directory = scratch();
+        let mut corpus = Corpus::new(&directory.path().join("source"));
+        fill(&mut corpus);
+        let packed = Self { directory, corpus };
+        packed.pack("all");
+        packed
+    }
+
+    /// Packs random files.
+    #[track_caller]
+    pub fn random(seed: u64, count: usize) -> Self {
+        Self::of(|corpus| corpus.add_random(seed, count))
+    }
+
+    /// Packs the corpus as it is now.
+    #[track_caller]
+    pub fn pack(&self, manifest: &str) {
+        let manifest = self.corpus.manifest(manifest);
+        run(des_pack(&self.archive()).arg("--input-json").arg(manifest)).success();
+    }
+
+    /// The archive.
+    pub fn archive(&self) -> PathBuf {
+        self.directory.path().join("archive")
+    }
+
+    /// A directory for whatever the test needs.
+    pub fn place(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Mounts the archive.
+    #[track_caller]
+    pub fn mount(&self, options: &str) -> Mount {
+        Mount::new(&self.archive(), options)
+    }
+
+    /// Asserts that a mount shows the corpus, all of it and nothing else, but for files that are gone.
+    #[track_caller]
+    pub fn assert_shown_in(&self, mount: &Path, gone: &[(&str, &str)]) {
+        let mut expected = std::collections::BTreeMap::new();
+        for ((day, uid), bytes) in self.corpus.expected() {
+            if !gone.contains(&(day.as_str(), uid.as_str())) {
+                expected.insert(Path::new(&day).join(shown_name(&uid)), bytes);
+            }
+        }
+        let found = contents(mount);
+        let missing: Vec<_> = expected.keys().filter(|path| !found.contains_key(*path)).collect();
+        let surplus: Vec<_> = found.keys().filter(|path| !expected.contains_key(*path)).collect();
+        assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:?}\nnot expected: {surplus:?}");
+        let different: Vec<_> = expected.iter().filter(|(path, bytes)| found[*path] != **bytes).collect();
+        assert!(
+            different.is_empty(),
+            "wrong bytes in {:?}",
+            different.iter().map(|(path, _)| path).collect::<Vec<_>>()
+        );
+    }
+}
+
+/// The objects below a directory of an archive: none when there is no such directory.
+pub fn objects_below(archive: &Path, part: &str) -> Vec<PathBuf> {
+    let root = archive.join(part);
+    if fs::exists(&root).expect("part of an archive") { crate::files_below(&root) } else { Vec::new() }
+}

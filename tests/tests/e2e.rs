@@ -1,0 +1,28 @@
+//! The whole path, for real: the programs as they are built, on a real mount, read by ordinary programs.
+//!
+//! These tests mount file systems and act as other users, so they need root, `/dev/fuse` and the packages that
+//! `scripts/test` installs. Where something is missing they fail and say so.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a surprise is a failed test, and real programs take real time"
+)]
+
+mod e2e {
+    mod deleting;
+    mod directories;
+    mod killing;
+    mod legacy;
+    mod mounting;
+    mod names;
+    mod racing;
+    mod reading;
+    mod real_files;
+    mod refusing;
+    mod rejecting;
+    mod units;
+}

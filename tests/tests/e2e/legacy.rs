@@ -1,0 +1,174 @@
+//! Archives that the Python ancestor wrote, mounted as they are.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use des_tests::{Mount, command, contents, files_below, golden, run, scratch, shown_name};
+use rustix::io::Errno;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A file of the ancestor's archive as its own manifest tells it.
+struct Known {
+    uid: String,
+    created_at: String,
+    sha256: String,
+    shard: String,
+}
+
+impl Known {
+    fn path(&self) -> PathBuf {
+        Path::new(&self.shard[..8]).join(shown_name(&self.uid))
+    }
+
+    /// An empty uid cannot be shown at all, a very long one not whole.
+    fn is_shown_whole(&self) -> bool {
+        !self.uid.is_empty() && !self.is_cut()
+    }
+
+    fn is_cut(&self) -> bool {
+        shown_name(&self.uid).len() > 255
+    }
+}
+
+/// A copy of the archive that was packed with eight bits, and what is in it.
+fn archive() -> (TempDir, Vec<Known>) {
+    let place = scratch();
+    let source = golden("pack-nbits08");
+    for path in files_below(&source) {
+        if path.extension().is_some_and(|extension| extension == "des") {
+            fs::copy(source.join(&path), place.path().join(&path)).unwrap();
+        }
+    }
+    let manifest: Value = serde_json::from_slice(&fs::read(source.join("manifest.json")).unwrap()).unwrap();
+    let text = |file: &Value, field: &str| file[field].as_str().unwrap().to_owned();
+    let known = |file: &Value| Known {
+        uid: text(file, "uid"),
+        created_at: text(file, "created_at"),
+        sha256: text(file, "sha256"),
+        shard: text(file, "shard_file"),
+    };
+    let files: Vec<_> = manifest["files"].as_array().unwrap().iter().map(known).collect();
+    assert!(files.len() > 50);
+    (place, files)
+}
+
+/// Writes the sidecar of a shard with the tombstone of one uid.
+fn write_sidecar(archive: &Path, shard: &str, uid: &str, created_at: &str) {
+    let sidecar = json!({
+        "version": 1,
+        "shard_file": shard,
+        "shard_size": fs::metadata(archive.join(shard)).unwrap().len(),
+        "created_at": "2024-04-01T00:00:00Z",
+        "last_updated": "2024-04-02T00:00:00.123456Z",
+        "index": {},
+        "tombstones": {
+            format!("{uid}:{created_at}"): {
+                "uid": uid,
+                "created_at": created_at,
+                "deleted_at": "2024-04-02T00:00:00.123456Z",
+                "deleted_by": "clerk",
+                "reason": "GDPR",
+                "ticket_id": null,
+            },
+        },
+        "stats": {"entries": 1, "deleted_files": 1, "deletion_ratio": 1.0},
+    });
+    fs::write(archive.join(shard).with_extension("meta"), serde_json::to_vec_pretty(&sidecar).unwrap()).unwrap();
+}
+
+#[test]
+fn an_archive_of_the_ancestor_reads_byte_for_byte() {
+    let (place, known) = archive();
+    let mount = Mount::new(place.path(), "n_bits=8");
+
+    let sum_of = |path: &Path| {
+        let summed = run(command("sha256sum").arg("--").arg(mount.path().join(path))).success().stdout;
+        // A name that must be escaped makes sha256sum put a backslash in front.
+        summed.trim_start_matches('\\')[..64].to_owned()
+    };
+    let mut listed: BTreeSet<_> = files_below(mount.path()).into_iter().collect();
+    for file in &known {
+        if file.is_shown_whole() {
+            assert_eq!(sum_of(&file.path()), file.sha256, "{:?}", file.uid);
+            assert!(listed.remove(&file.path()), "{:?} is listed", file.uid);
+        }
+    }
+    let mut sums: Vec<_> = listed.iter().map(|path| sum_of(path)).collect();
+    let mut expected: Vec<_> = known.iter().filter(|file| file.is_cut()).map(|file| file.sha256.clone()).collect();
+    sums.sort();
+    expected.sort();
+    assert_eq!(sums, expected, "names that are shown cut");
+}
+
+#[test]
+fn eight_bits_are_assumed_for_an_archive_of_the_ancestor() {
+    let (place, _) = archive();
+
+    let shown = contents(Mount::new(place.path(), "").path());
+
+    assert_eq!(shown, contents(Mount::new(place.path(), "n_bits=8").path()));
+}
+
+#[test]
+fn a_tombstone_in_a_sidecar_hides_its_uid_whatever_time_it_names() {
+    let (place, known) = archive();
+    let victim = known.iter().find(|file| file.uid == "12345").unwrap();
+    let all: BTreeSet<_> = files_below(Mount::new(place.path(), "n_bits=8").path()).into_iter().collect();
+    for created_at in [victim.created_at.replace("+00:00", "Z"), "2024-03-01T23:59:59Z".to_owned()] {
+        write_sidecar(place.path(), &victim.shard, &victim.uid, &created_at);
+        let mount = Mount::new(place.path(), "n_bits=8");
+
+        assert_eq!(fs::metadata(mount.path().join(victim.path())).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        let hidden = all.difference(&files_below(mount.path()).into_iter().collect()).cloned().collect::<Vec<_>>();
+        assert_eq!(hidden, [victim.path()], "{created_at}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_cannot_be_read_is_an_error_and_never_ignored() {
+    let (place, known) = archive();
+    let victim = known.iter().find(|file| file.uid == "12345").unwrap();
+    for garbage in ["", "{", "not json", "{\"version\": 1}", "[]"] {
+        fs::write(place.path().join(&victim.shard).with_extension("meta"), garbage).unwrap();
+        let mount = Mount::new(place.path(), "n_bits=8");
+
+        let error = fs::read(mount.path().join(victim.path())).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::IO), "{garbage:?}");
+        let listing = fs::read_dir(mount.path().join("20240301")).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        assert_eq!(Errno::from_io_error(&listing.unwrap_err()), Some(Errno::IO), "{garbage:?}");
+        for file in known.iter().filter(|file| file.is_shown_whole() && file.shard.starts_with("20240302")).take(5) {
+            assert!(fs::read(mount.path().join(file.path())).is_ok(), "{:?} is of another day", file.uid);
+        }
+    }
+}
+
+#[test]
+fn nothing_can_be_deleted_from_an_archive_of_the_ancestor() {
+    let (place, known) = archive();
+    let mount = Mount::new(place.path(), "n_bits=8");
+    let before = files_below(place.path());
+
+    for file in known.iter().filter(|file| file.is_shown_whole()).take(3) {
+        assert_eq!(rustix::fs::unlink(mount.path().join(file.path())), Err(Errno::ROFS));
+    }
+
+    assert_eq!(files_below(place.path()), before);
+}
+
+#[test]
+fn a_shard_cut_short_is_an_error_for_its_files_only() {
+    let (place, known) = archive();
+    let victim = known.iter().find(|file| file.uid == "12345").unwrap();
+    let shard = place.path().join(&victim.shard);
+    let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, &bytes[..bytes.len() - 5]).unwrap();
+    let mount = Mount::new(place.path(), "n_bits=8");
+
+    let error = fs::read(mount.path().join(victim.path())).unwrap_err();
+
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
+    let other = known.iter().find(|file| file.shard[..11] != victim.shard[..11] && file.shard.starts_with("20240301"));
+    assert!(fs::read(mount.path().join(other.unwrap().path())).is_ok());
+}
