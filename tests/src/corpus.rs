@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use desstore::{Randomness, SeededRandom};
+use desstore::{Randomness, SeededRandom, SystemRandom};
 use serde_json::json;
 
 /// One file to pack.
@@ -47,7 +47,7 @@ impl Corpus {
     /// Adds files of text and noise, empty to some 20 KiB, over three days.
     pub fn add_random(&mut self, seed: u64, count: usize) {
         let random = SeededRandom::new(seed);
-        for number in 0..count {
+        for number in self.files.len()..self.files.len() + count {
             let day = ["20240301", "20240302", "20240303"][below(&random, 3)];
             let uid = match below(&random, 3) {
                 0 => format!("{}", 10_000_000 + number * 7),
@@ -103,6 +103,14 @@ impl SourceFile {
             "source_path": self.path,
         })
     }
+}
+
+/// The seed of a random test: a new one for every run, printed, or the one in `DES_TEST_SEED`.
+pub fn seed() -> u64 {
+    let given = std::env::var("DES_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| SystemRandom.next() % 1_000_000_000);
+    println!("seed {seed}; DES_TEST_SEED={seed} draws the same again");
+    seed
 }
 
 /// A number below a bound.

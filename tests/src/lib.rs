@@ -9,6 +9,7 @@
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::panic,
+    clippy::print_stdout,
     clippy::return_self_not_must_use,
     reason = "only tests use this: a surprise is a failed test, and real programs take real time"
 )]
@@ -24,7 +25,7 @@ mod program;
 mod tree;
 mod user;
 
-pub use corpus::{Corpus, SourceFile};
+pub use corpus::{Corpus, SourceFile, seed};
 pub use dataset::{DataSet, mixed_files, real_files};
 pub use inspect::assert_each_file_is_in_one_live_shard;
 pub use mount::{Mount, daemons_on, mounts_on};

@@ -1,8 +1,8 @@
 //! `des-pack` killed at any moment and run again: nothing lost, nothing twice, nothing left over.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use des_tests::{Corpus, Mount, Packed, assert_each_file_is_in_one_live_shard, des_pack, run, scratch};
+use des_tests::{Corpus, Mount, Packed, assert_each_file_is_in_one_live_shard, des_pack, run, scratch, seed};
 use desstore::{Randomness, SeededRandom};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -10,8 +10,7 @@ const KILLS: usize = 50;
 
 #[test]
 fn fifty_kills_at_random_moments_lose_nothing_and_double_nothing() {
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into();
-    println!("seed {seed}");
+    let seed = seed();
     let random = SeededRandom::new(seed);
     let packed = Packed::random(seed, 1_500);
     let manifest = packed.corpus.manifest("kill");
