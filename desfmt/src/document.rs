@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! {"des":"manifest","version":1,"blake3":"<64 hex digits: BLAKE3 of the second line without its newline>"}
-//! {…the body…}
+//! {...the body...}
 //! ```
 //!
 //! So a flipped bit anywhere is an error, an unknown version is told from damage, and `tail -n 1` gives plain JSON.

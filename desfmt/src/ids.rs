@@ -45,11 +45,13 @@ impl ShardId {
         Self::from_digest(&hasher.finalize())
     }
 
-    /// The identity that stands for an object of the ancestor, which has none of its own.
-    pub fn of_legacy_object(key: &str, len: u64) -> Self {
+    /// The identity that stands for one version of an object of the ancestor, which has none of its own.
+    pub fn of_legacy_object(key: &str, len: u64, version: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("DES 2026 legacy shard identity");
         hasher.update(key.as_bytes());
+        hasher.update(&[0]);
         hasher.update(&len.to_le_bytes());
+        hasher.update(version.as_bytes());
         Self::from_digest(&hasher.finalize())
     }
 

@@ -68,6 +68,11 @@ impl StoreError {
         Self { kind, operation, key: key.to_string(), source: None }
     }
 
+    /// The key or prefix it was about.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The same with its cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {

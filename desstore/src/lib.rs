@@ -1,17 +1,27 @@
 //! Where bytes live and how a DES archive is read and changed.
 //!
-//! [`ObjectStore`] is the seam to storage; clock and randomness are passed in as [`Clock`] and [`Randomness`].
+//! [`ObjectStore`] is the seam to storage; [`Archive`] reads and deletes, [`ArchiveWriter`] fills. Clock and randomness are
+//! passed in as [`Clock`] and [`Randomness`].
 
+mod archive;
+mod cache;
 mod clock;
 pub mod conformance;
 mod error;
 pub mod fault;
+#[cfg(test)]
+mod fixture;
 mod local;
 mod memory;
+mod probe;
+mod publish;
 mod store;
 
+pub use archive::{Archive, ArchiveError, Deleted, Deletion, Details, FileEntry, ReadOptions, Totals};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
 pub use error::{StoreError, StoreErrorKind};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use probe::{Conditions, probe};
+pub use publish::{ArchiveWriter, BuiltShard, Outcome, Survey, UidState};
 pub use store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt, list_all};

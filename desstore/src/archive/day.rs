@@ -1,0 +1,288 @@
+//! What is known of a day: its live shards and its tombstones, looked at afresh at most every `ttl`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest};
+use desfmt::{Date, ObjectKey, ShardId, layout};
+use futures_util::future;
+
+use crate::archive::error::ArchiveError;
+use crate::archive::tombstones::TombstoneSet;
+use crate::archive::{Archive, CacheKey, Cached};
+use crate::error::StoreErrorKind;
+use crate::store::{Depth, ETag};
+
+/// A shard as a lookup needs to know it before it is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct DayShard {
+    pub(crate) key: ObjectKey,
+    pub(crate) id: ShardId,
+    pub(crate) bucket: u16,
+    pub(crate) len: u64,
+    /// Zero where only the object itself can tell.
+    pub(crate) tail_len: u64,
+    pub(crate) entries: u32,
+    pub(crate) uid_min: Option<String>,
+    pub(crate) uid_max: Option<String>,
+    pub(crate) serials: Vec<u32>,
+}
+
+impl DayShard {
+    /// True unless its bounds prove that it does not hold the uid.
+    pub(crate) fn may_hold(&self, uid: &str) -> bool {
+        self.uid_min.as_deref().is_none_or(|min| min <= uid) && self.uid_max.as_deref().is_none_or(|max| uid <= max)
+    }
+}
+
+/// A day that exists.
+#[derive(Debug)]
+pub(crate) struct Day {
+    /// By bucket, then by key, so that the candidates of a group stand together, the oldest split first.
+    pub(crate) shards: Vec<DayShard>,
+    /// (serial, index into `shards`, origin within that shard), by serial.
+    pub(crate) serials: Vec<(u32, usize, u16)>,
+    pub(crate) tombstones: Arc<TombstoneSet>,
+    /// The manifest this was made of; none in an archive of the ancestor.
+    pub(crate) manifest: Option<(Manifest, ETag)>,
+    /// When it was last known to be true, in microseconds of monotonic time.
+    checked: AtomicU64,
+}
+
+impl Day {
+    pub(crate) fn new(
+        mut shards: Vec<DayShard>,
+        tombstones: Arc<TombstoneSet>,
+        manifest: Option<(Manifest, ETag)>,
+        now: Duration,
+    ) -> Self {
+        shards.sort_unstable_by(|a, b| (a.bucket, &a.key).cmp(&(b.bucket, &b.key)));
+        let mut serials: Vec<_> = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(index, shard)| {
+                let origins = shard.serials.iter().zip(0_u16..);
+                origins.map(move |(serial, origin)| (*serial, index, origin))
+            })
+            .collect();
+        serials.sort_unstable();
+        Self { shards, serials, tombstones, manifest, checked: AtomicU64::new(micros(now)) }
+    }
+
+    /// The shards that may hold a uid of a bucket, the oldest split first.
+    pub(crate) fn candidates<'a>(&'a self, bucket: u16, uid: &'a str) -> impl Iterator<Item = &'a DayShard> {
+        self.group(bucket).iter().filter(move |shard| shard.may_hold(uid) && !self.is_deleted(shard))
+    }
+
+    /// The shards of a bucket.
+    pub(crate) fn group(&self, bucket: u16) -> &[DayShard] {
+        let from = self.shards.partition_point(|shard| shard.bucket < bucket);
+        let to = self.shards.partition_point(|shard| shard.bucket <= bucket);
+        self.shards.get(from..to).unwrap_or_default()
+    }
+
+    /// The shard that holds the entries born with a serial, and which of its origins that is.
+    pub(crate) fn by_serial(&self, serial: u32) -> Option<(&DayShard, u16)> {
+        let at = self.serials.binary_search_by_key(&serial, |(serial, ..)| *serial).ok()?;
+        let (_, index, origin) = self.serials.get(at)?;
+        Some((self.shards.get(*index)?, *origin))
+    }
+
+    /// True when a tombstone names the whole shard.
+    pub(crate) fn is_deleted(&self, shard: &DayShard) -> bool {
+        self.tombstones.holds_shard(shard.id)
+    }
+
+    /// Roughly what it costs in memory, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let per_shard = if self.manifest.is_some() { 900 } else { 500 };
+        self.shards
+            .len()
+            .saturating_mul(per_shard)
+            .saturating_add(self.tombstones.len().saturating_mul(40))
+            .saturating_add(1_024)
+    }
+
+    fn is_fresh(&self, now: Duration, ttl: Duration) -> bool {
+        micros(now).saturating_sub(self.checked.load(Ordering::Acquire)) < micros(ttl)
+    }
+}
+
+/// What is known of a day without asking the store.
+enum Known {
+    Exists(Arc<Day>),
+    Absent,
+    Nothing,
+}
+
+/// What must outlive the cached view of a day.
+#[derive(Debug)]
+pub(crate) struct DayBook {
+    /// The tombstone set that is shared by all who look at the day right now, so that a deletion that is being written
+    /// cannot be missed by a look that began before it.
+    sets: DashMap<Date, Weak<TombstoneSet>>,
+    /// The newest generation seen of each manifest: going back is never believed.
+    generations: DashMap<Date, u64>,
+    /// One look at a time; days share locks.
+    looking: [tokio::sync::Mutex<()>; LOOKS],
+}
+
+/// How many looks at different days can be under way at once, at least.
+const LOOKS: usize = 256;
+
+impl DayBook {
+    pub(crate) fn new() -> Self {
+        let looking = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
+        Self { sets: DashMap::new(), generations: DashMap::new(), looking }
+    }
+
+    fn set(&self, date: Date) -> Arc<TombstoneSet> {
+        let mut slot = self.sets.entry(date).or_default();
+        slot.upgrade().unwrap_or_else(|| {
+            let set = Arc::new(TombstoneSet::default());
+            *slot = Arc::downgrade(&set);
+            set
+        })
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the length")]
+    fn looking(&self, date: Date) -> &tokio::sync::Mutex<()> {
+        &self.looking[usize::try_from(date.number()).unwrap_or_default() % LOOKS]
+    }
+}
+
+impl Archive {
+    /// The day as it was at most `ttl` ago, or `None` if it does not exist.
+    pub(crate) async fn day(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
+        match self.known_day(date) {
+            Known::Exists(day) => return Ok(Some(day)),
+            Known::Absent => return Ok(None),
+            Known::Nothing => {}
+        }
+        let _looking = self.days.looking(date).lock().await;
+        // Whoever held the lock has looked meanwhile.
+        match self.known_day(date) {
+            Known::Exists(day) => Ok(Some(day)),
+            Known::Absent => Ok(None),
+            Known::Nothing => self.look_at_day(date).await,
+        }
+    }
+
+    /// The day as it is now: by a look that begins after this call.
+    pub(crate) async fn day_now(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
+        let _looking = self.days.looking(date).lock().await;
+        self.look_at_day(date).await
+    }
+
+    /// What is cached of the day, if that is young enough.
+    fn known_day(&self, date: Date) -> Known {
+        let (now, ttl) = (self.clock.monotonic(), self.options.ttl);
+        let cached = self.cache.get(&CacheKey::Day(date));
+        if let Some(Cached::Day(day)) = cached {
+            return if day.is_fresh(now, ttl) { Known::Exists(day) } else { Known::Nothing };
+        }
+        match cached {
+            Some(Cached::NoDay(checked)) if now.saturating_sub(checked) < ttl => Known::Absent,
+            Some(_) | None => Known::Nothing,
+        }
+    }
+
+    async fn look_at_day(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
+        let began = self.clock.monotonic();
+        let day = if self.is_legacy() {
+            self.load_legacy_day(date, began).await?
+        } else {
+            self.load_day(date, began).await?
+        };
+        match &day {
+            Some(day) => self.cache.insert(CacheKey::Day(date), Cached::Day(Arc::clone(day)), day.memory_bytes()),
+            None => self.cache.insert(CacheKey::Day(date), Cached::NoDay(began), 128),
+        }
+        Ok(day)
+    }
+
+    async fn load_day(&self, date: Date, began: Duration) -> Result<Option<Arc<Day>>, ArchiveError> {
+        let key = layout::manifest(date);
+        let known = if let Some(Cached::Day(day)) = self.cache.get(&CacheKey::Day(date)) { Some(day) } else { None };
+        let set = self.tombstone_set(date);
+        let store = self.store.as_ref();
+        let etag = known.as_ref().and_then(|day| day.manifest.as_ref()).map(|(_, etag)| etag.clone());
+        let manifest = async {
+            let fetched = match &etag {
+                Some(etag) => store.get_if_changed(&key, etag, DOCUMENT_LEN_MAX).await.map(Some),
+                None => store.get(&key, DOCUMENT_LEN_MAX).await.map(|fetched| Some(Some(fetched))),
+            };
+            match fetched {
+                Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+                other => other.map_err(ArchiveError::from),
+            }
+        };
+        let (fetched, ()) = future::try_join(manifest, set.refresh(store, date, self.bits())).await?;
+        let fetched = match (fetched, known) {
+            (None, _) => return self.absent_day(date).await,
+            (Some(None), Some(day)) => {
+                day.checked.store(micros(began), Ordering::Release);
+                return Ok(Some(day));
+            }
+            (Some(None), None) => return Err(ArchiveError::inconsistent(&key, "the store says unchanged, of nothing")),
+            (Some(Some(fetched)), _) => fetched,
+        };
+        let manifest: Manifest =
+            document::decode(&fetched.bytes).map_err(|error| ArchiveError::damaged(&key, error))?;
+        if manifest.date != date {
+            return Err(ArchiveError::inconsistent(&key, format!("it is the manifest of {}", manifest.date)));
+        }
+        let mut newest = self.days.generations.entry(date).or_insert(0);
+        if manifest.generation < *newest {
+            let detail = format!(
+                "generation {} after {} had been seen; the store goes back in time",
+                manifest.generation, *newest
+            );
+            return Err(ArchiveError::inconsistent(&key, detail));
+        }
+        *newest = manifest.generation;
+        drop(newest);
+        let shards = manifest.shards.iter().map(|shard| DayShard {
+            key: shard.key.clone(),
+            id: shard.shard,
+            bucket: shard.bucket,
+            len: shard.len,
+            tail_len: shard.tail_len,
+            entries: shard.entries,
+            uid_min: shard.uid_min.clone(),
+            uid_max: shard.uid_max.clone(),
+            serials: shard.serials.clone(),
+        });
+        let shards = shards.collect();
+        Ok(Some(Arc::new(Day::new(shards, set, Some((manifest, fetched.meta.etag)), began))))
+    }
+
+    /// A day without manifest never was, unless objects of it are there: then the manifest is lost.
+    async fn absent_day(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
+        let prefix = layout::shards_prefix(date);
+        let page = self.store.list(&prefix, Depth::Recursive, None).await?;
+        match page.objects.first() {
+            None => Ok(None),
+            Some(object) => {
+                let detail = format!("its manifest {} is missing; restore it", layout::manifest(date));
+                Err(ArchiveError::inconsistent(&object.key, detail))
+            }
+        }
+    }
+
+    /// Forgets what is cached of a day, so that the next look goes to the store.
+    pub(crate) fn forget_day(&self, date: Date) {
+        self.cache.remove(&CacheKey::Day(date));
+    }
+
+    /// The set that everybody who looks at the day now shares.
+    pub(crate) fn tombstone_set(&self, date: Date) -> Arc<TombstoneSet> {
+        self.days.set(date)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

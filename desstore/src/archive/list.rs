@@ -1,0 +1,124 @@
+//! Directories: the visible entries of a day, in the order of their birth numbers.
+//!
+//! That order never changes: a repack keeps birth numbers and a new shard gets the next serial. So a position in it is a
+//! cookie that stays good, and within a shard it is the order in which the contents lie.
+
+use std::sync::Arc;
+
+use desfmt::{Birth, Date, v3};
+
+use crate::archive::entries::{FileEntry, Located, settled};
+use crate::archive::error::ArchiveError;
+use crate::archive::shard::Index;
+use crate::archive::{Archive, Day, DayShard, OpenShard};
+
+impl Archive {
+    /// The next visible entries of a day after a birth number, at most `count_max` of them; none at the end.
+    pub async fn list(
+        &self,
+        date: Date,
+        after: Option<Birth>,
+        count_max: usize,
+    ) -> Result<Vec<FileEntry>, ArchiveError> {
+        settled!(self, date, self.list_once(date, after, count_max))
+    }
+
+    async fn list_once(
+        &self,
+        date: Date,
+        after: Option<Birth>,
+        count_max: usize,
+    ) -> Result<Vec<FileEntry>, ArchiveError> {
+        let Some(day) = self.day(date).await? else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        let mut from = after.map_or(Birth { serial: 0, ordinal: 0 }, next);
+        while entries.len() < count_max {
+            let at = day.serials.partition_point(|(serial, ..)| *serial < from.serial);
+            let Some((serial, index, origin)) = day.serials.get(at) else { break };
+            let ordinal = if *serial == from.serial { from.ordinal } else { 0 };
+            if let Some(shard) = day.shards.get(*index).filter(|shard| !day.is_deleted(shard)) {
+                let birth = Birth { serial: *serial, ordinal };
+                self.list_serial(&day, shard, (*origin, birth), count_max, &mut entries).await?;
+            }
+            from = Birth { serial: serial.saturating_add(1), ordinal: 0 };
+        }
+        Ok(entries)
+    }
+
+    /// True when nothing of the day is visible, or it does not exist.
+    pub async fn day_is_empty(&self, date: Date) -> Result<bool, ArchiveError> {
+        let Some(day) = self.day(date).await? else { return Ok(true) };
+        if day.tombstones.is_empty() && day.shards.iter().any(|shard| shard.entries > 0) {
+            return Ok(false);
+        }
+        Ok(self.list(date, None, 1).await?.is_empty())
+    }
+
+    /// The earlier splits of a shard's group: in an archive of the ancestor a uid may be in several, and the first counts.
+    async fn earlier_splits(&self, day: &Day, shard: &DayShard) -> Result<Vec<Arc<OpenShard>>, ArchiveError> {
+        let mut earlier = Vec::new();
+        for other in day.group(shard.bucket).iter().take_while(|other| other.key != shard.key) {
+            earlier.push(self.open_shard(other).await?);
+        }
+        Ok(earlier)
+    }
+
+    /// Appends the visible entries of one serial from an ordinal on.
+    async fn list_serial(
+        &self,
+        day: &Day,
+        shard: &DayShard,
+        (origin, from): (u16, Birth),
+        count_max: usize,
+        entries: &mut Vec<FileEntry>,
+    ) -> Result<(), ArchiveError> {
+        let open = self.open_shard(shard).await?;
+        let all_visible = day.tombstones.is_empty();
+        let is_visible = |file: &FileEntry| all_visible || !self.is_tombstoned(&day.tombstones, file.uid.as_str());
+        let index = match &open.index {
+            Index::Paged(index) => index,
+            Index::Legacy(legacy) => {
+                let before = self.earlier_splits(day, shard).await?;
+                let is_shadowed = |uid: &str| before.iter().any(|earlier| legacy_holds(earlier, uid));
+                legacy.list(&open, from, &mut |located: Located| {
+                    if is_visible(&located.file) && !is_shadowed(located.file.uid.as_str()) {
+                        entries.push(located.file);
+                    }
+                    entries.len() < count_max
+                });
+                return Ok(());
+            }
+        };
+        let Some(first) = index.page_of_birth(origin, from.ordinal) else { return Ok(()) };
+        for number in first.0..index.index_pages() {
+            let page = self.index_page(&open, index, v3::PageNumber(number)).await?;
+            for at in 0..page.len() {
+                if entries.len() >= count_max {
+                    return Ok(());
+                }
+                let Some((entry_origin, ordinal)) = page.birth(at) else { break };
+                if entry_origin != origin || ordinal < from.ordinal {
+                    continue;
+                }
+                let Some(entry) = page.entry(at) else { break };
+                let file = Located::paged(&open, entry, from.serial).file;
+                if is_visible(&file) {
+                    entries.push(file);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn legacy_holds(shard: &OpenShard, uid: &str) -> bool {
+    match &shard.index {
+        Index::Legacy(legacy) => legacy.holds(uid),
+        Index::Paged(_) => false,
+    }
+}
+
+/// The birth number that follows.
+const fn next(birth: Birth) -> Birth {
+    Birth { serial: birth.serial, ordinal: birth.ordinal.saturating_add(1) }
+}

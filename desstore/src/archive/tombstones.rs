@@ -1,0 +1,165 @@
+//! The tombstones of a day: a set that only grows, and the order of reading that cannot bring a file back.
+//!
+//! The listing is finished first; only then are new batches read, and the folded sets last. A fold commits the folded set
+//! before it removes the records, so whatever is missing from the listing is in a folded set read afterwards.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{PoisonError, RwLock};
+
+use desfmt::document::{self, DOCUMENT_LEN_MAX, Document, FoldedTombstones, TombstoneBatch};
+use desfmt::layout::{self, TombstoneKey};
+use desfmt::{BucketBits, Date, Group, ObjectKey, ShardId, UidHash, Uuid};
+
+use crate::archive::error::ArchiveError;
+use crate::error::StoreErrorKind;
+use crate::store::{Depth, ETag, ObjectStore};
+
+/// How many objects below a day's tombstones are read; a fold brings them down long before.
+const LISTED_MAX: usize = 4_000_000;
+
+/// Everything deleted from a day, as far as known here.
+#[derive(Debug, Default)]
+pub(crate) struct TombstoneSet {
+    known: RwLock<Known>,
+    progress: tokio::sync::Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    uids: HashSet<UidHash>,
+    shards: HashSet<ShardId>,
+}
+
+/// What has been read already and need not be read again.
+#[derive(Debug, Default)]
+struct Progress {
+    batches: HashSet<Uuid>,
+    folded: HashMap<Group, ETag>,
+}
+
+/// What one listing showed that has to be read.
+#[derive(Default)]
+struct Pending {
+    batches: Vec<(ObjectKey, Group, Uuid)>,
+    folded: HashMap<Group, ETag>,
+}
+
+impl TombstoneSet {
+    /// True when the uid of this hash is deleted.
+    pub(crate) fn holds(&self, uid: UidHash) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).uids.contains(&uid)
+    }
+
+    /// True when everything in this shard is deleted.
+    pub(crate) fn holds_shard(&self, shard: ShardId) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).shards.contains(&shard)
+    }
+
+    /// True when nothing at all is deleted, so that no uid needs to be hashed.
+    pub(crate) fn is_empty(&self) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.uids.is_empty() && known.shards.is_empty()
+    }
+
+    /// How many uids are deleted.
+    pub(crate) fn len(&self) -> usize {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).uids.len()
+    }
+
+    /// Notes deletions.
+    pub(crate) fn extend(&self, uids: impl IntoIterator<Item = UidHash>) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).uids.extend(uids);
+    }
+
+    /// Takes in what the store knows: one listing, and what that shows to be new. An error leaves the set as a valid
+    /// part of the truth, and the next call reads again what was not read.
+    pub(crate) async fn refresh(
+        &self,
+        store: &dyn ObjectStore,
+        date: Date,
+        bits: BucketBits,
+    ) -> Result<(), ArchiveError> {
+        let mut progress = self.progress.lock().await;
+        let mut pending = self.list(store, date, bits, &progress).await?;
+        for (key, group, operation) in std::mem::take(&mut pending.batches) {
+            match read::<TombstoneBatch>(store, &key).await {
+                Ok((batch, _)) => {
+                    self.take_in(
+                        batch.tombstones.iter().map(|one| one.uid_hash),
+                        batch.shards.iter().map(|one| one.shard),
+                    );
+                    progress.batches.insert(operation);
+                }
+                // Folded and removed since the listing: the folded set holds it now, whatever version was listed.
+                Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
+                    progress.folded.remove(&group);
+                    pending.folded.entry(group).or_insert_with(|| ETag(String::new()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (group, listed) in pending.folded {
+            if progress.folded.get(&group) == Some(&listed) {
+                continue;
+            }
+            let (folded, etag) = read::<FoldedTombstones>(store, &layout::folded_tombstones(&group)).await?;
+            let uids = folded.tombstones.iter().map(|one| one.uid_hash).chain(folded.erased.iter().copied());
+            self.take_in(uids, folded.shards.iter().map(|one| one.shard));
+            progress.folded.insert(group, etag);
+        }
+        Ok(())
+    }
+
+    async fn list(
+        &self,
+        store: &dyn ObjectStore,
+        date: Date,
+        bits: BucketBits,
+        progress: &Progress,
+    ) -> Result<Pending, ArchiveError> {
+        let prefix = layout::tombstones_prefix(date);
+        let mut pending = Pending::default();
+        let mut token: Option<String> = None;
+        let mut listed = 0_usize;
+        loop {
+            let page = store.list(&prefix, Depth::Recursive, token.as_deref()).await?;
+            listed = listed.saturating_add(page.objects.len());
+            if listed > LISTED_MAX {
+                let detail = format!("more than {LISTED_MAX} tombstones are not folded; run des-tombstones fold");
+                return Err(ArchiveError::inconsistent(&prefix, detail));
+            }
+            let mut uids = Vec::new();
+            for object in page.objects {
+                match layout::parse_tombstone(object.key.as_str(), bits) {
+                    Some(TombstoneKey::Record(_, _, uid)) => uids.push(uid),
+                    Some(TombstoneKey::Batch(_, operation)) if progress.batches.contains(&operation) => {}
+                    Some(TombstoneKey::Batch(group, operation)) => pending.batches.push((object.key, group, operation)),
+                    Some(TombstoneKey::Folded(group)) => {
+                        pending.folded.insert(group, object.etag);
+                    }
+                    None => {
+                        let detail = "this is no tombstone; nothing else may lie here, move it away";
+                        return Err(ArchiveError::inconsistent(&object.key, detail));
+                    }
+                }
+            }
+            self.extend(uids);
+            token = page.next;
+            if token.is_none() {
+                return Ok(pending);
+            }
+        }
+    }
+
+    fn take_in(&self, uids: impl Iterator<Item = UidHash>, shards: impl Iterator<Item = ShardId>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.uids.extend(uids);
+        known.shards.extend(shards);
+    }
+}
+
+async fn read<D: Document>(store: &dyn ObjectStore, key: &ObjectKey) -> Result<(D, ETag), ArchiveError> {
+    let fetched = store.get(key, DOCUMENT_LEN_MAX).await?;
+    let document = document::decode(&fetched.bytes).map_err(|error| ArchiveError::damaged(key, error))?;
+    Ok((document, fetched.meta.etag))
+}

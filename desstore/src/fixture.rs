@@ -1,0 +1,202 @@
+//! Small archives for tests: files go in as pairs of uid and content, without the packer.
+#![expect(clippy::clone_on_ref_ptr, reason = "`Arc::clone` does not turn an Arc of a store into an Arc of any store")]
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use desfmt::{BucketBits, Date, Group, ObjectKey, Timestamp, Uid, v3};
+
+use crate::archive::{Archive, ReadOptions};
+use crate::clock::{ManualClock, SeededRandom};
+use crate::error::StoreError;
+use crate::memory::MemoryStore;
+use crate::publish::{ArchiveWriter, BuiltShard, Outcome};
+use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
+
+/// The day that most tests use.
+pub(crate) fn day() -> Date {
+    "20240115".parse().unwrap()
+}
+
+/// A uid.
+pub(crate) fn uid(text: &str) -> Uid {
+    Uid::new(text).unwrap()
+}
+
+/// An archive in memory with one bucket a day, and what tests need to play with it.
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<Observed>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) writer: ArchiveWriter,
+    scratch: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_705_300_000_000_000)));
+        let inner = MemoryStore::new(clock.clone());
+        let store = Arc::new(Observed { inner, calls: Mutex::default(), after_list: Mutex::default() });
+        let writer = ArchiveWriter::create(
+            store.clone(),
+            BucketBits::new(0).unwrap(),
+            clock.clone(),
+            Arc::new(SeededRandom::new(1)),
+        );
+        let writer = writer.await.unwrap();
+        Self { store, clock, writer, scratch: tempfile::tempdir().unwrap() }
+    }
+
+    /// Another writer of the same archive.
+    pub(crate) async fn writer(&self, seed: u64) -> ArchiveWriter {
+        let store = self.store.clone();
+        let clock = self.clock.clone();
+        ArchiveWriter::open(store, clock, Arc::new(SeededRandom::new(seed))).await.unwrap().unwrap()
+    }
+
+    /// A mount, as it were.
+    pub(crate) async fn reader(&self) -> Arc<Archive> {
+        let store = self.store.clone();
+        let clock = self.clock.clone();
+        Archive::open(store, ReadOptions::default(), clock, Arc::new(SeededRandom::new(2))).await.unwrap()
+    }
+
+    /// Builds a shard of files that were surveyed by a writer just now.
+    pub(crate) async fn build(&self, writer: &ArchiveWriter, files: &[(&str, &[u8])]) -> BuiltShard {
+        let group = Group::of(day(), "any", writer.identity().bits()).unwrap();
+        let mut files = files.to_vec();
+        files.sort_unstable();
+        let uids: Arc<[Uid]> = files.iter().map(|(name, _)| uid(name)).collect();
+        let survey = writer.survey(&group, &uids).await.unwrap();
+        let (bytes, body) = body(writer, &files);
+        let path = self.scratch.path().join(format!("{}.tmp", body.shard_id()));
+        std::fs::write(&path, bytes).unwrap();
+        let plain_len = files.iter().map(|(_, content)| u64::try_from(content.len()).unwrap()).sum();
+        BuiltShard { group, file: path, body, uids, plain_len, survey }
+    }
+
+    /// Publishes files as one shard.
+    pub(crate) async fn pack(&self, files: &[(&str, &[u8])]) -> Outcome {
+        let shard = self.build(&self.writer, files).await;
+        self.writer.publish(&shard).await.unwrap()
+    }
+}
+
+fn body(writer: &ArchiveWriter, files: &[(&str, &[u8])]) -> (Vec<u8>, v3::Body) {
+    let settings = v3::BodySettings { archive: writer.identity().archive, codec: v3::Codec::Zstd };
+    let encoder = v3::FrameEncoder::new(v3::Codec::Zstd, 3, None).unwrap();
+    let mut body = v3::BodyWriter::new(settings, None, v3::Lineage::default()).unwrap();
+    let mut cutter = v3::FrameCutter::new(v3::FrameSize::default());
+    let (mut bytes, mut frames) = (body.header(), Vec::new());
+    for (name, content) in files {
+        cutter.push(content, &mut frames).unwrap();
+        let placement = cutter.end_file(&mut frames).unwrap();
+        let entry = v3::NewEntry {
+            uid: &uid(name),
+            created_at: day().start(),
+            mtime: v3::Mtime { seconds: day().start().seconds(), nanos: 0 },
+            offset: placement.offset,
+            len: placement.len,
+            digest: blake3::hash(content),
+            metadata: None,
+            birth: None,
+        };
+        body.push_entry(entry).unwrap();
+    }
+    cutter.finish(&mut frames).unwrap();
+    for frame in frames {
+        bytes.extend(body.push_frame(encoder.encode(&frame).unwrap()).unwrap());
+    }
+    let body = body.finish().unwrap();
+    bytes.extend_from_slice(body.trailer());
+    (bytes, body)
+}
+
+type Hook = Box<dyn FnOnce(&MemoryStore) + Send>;
+
+/// A store that writes down what it is asked, and lets a test step in after a listing.
+pub(crate) struct Observed {
+    pub(crate) inner: MemoryStore,
+    calls: Mutex<Vec<String>>,
+    after_list: Mutex<Option<Hook>>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observed")
+    }
+}
+
+impl Observed {
+    /// What was asked since the last time.
+    pub(crate) fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    /// Runs once, right after the next listing was answered.
+    pub(crate) fn after_next_list(&self, hook: impl FnOnce(&MemoryStore) + Send + 'static) {
+        *self.after_list.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    fn note(&self, call: &str, key: &dyn std::fmt::Display) {
+        self.calls.lock().unwrap().push(format!("{call} {key}"));
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Observed {
+    async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Fetched, StoreError> {
+        self.note("get", key);
+        self.inner.get(key, len_max).await
+    }
+
+    async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag, len_max: u64) -> Result<Option<Fetched>, StoreError> {
+        self.note("get_if_changed", key);
+        self.inner.get_if_changed(key, etag, len_max).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>, etag: Option<&ETag>) -> Result<Bytes, StoreError> {
+        self.note("get_range", key);
+        self.inner.get_range(key, range, etag).await
+    }
+
+    async fn get_tail(&self, key: &ObjectKey, len: u64) -> Result<Fetched, StoreError> {
+        self.note("get_tail", key);
+        self.inner.get_tail(key, len).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        self.note("head", key);
+        self.inner.head(key).await
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
+        self.note("put_if_absent", key);
+        self.inner.put_if_absent(key, payload).await
+    }
+
+    async fn put_if_match(&self, key: &ObjectKey, etag: &ETag, payload: Payload) -> Result<Receipt, StoreError> {
+        self.note("put_if_match", key);
+        self.inner.put_if_match(key, etag, payload).await
+    }
+
+    async fn put(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
+        self.note("put", key);
+        self.inner.put(key, payload).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.note("delete", key);
+        self.inner.delete(key).await
+    }
+
+    async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
+        self.note("list", &prefix);
+        let page = self.inner.list(prefix, depth, token).await;
+        if let Some(hook) = self.after_list.lock().unwrap().take() {
+            hook(&self.inner);
+        }
+        page
+    }
+}
