@@ -75,6 +75,7 @@ pub(crate) enum CacheKey {
     Shard(ShardId),
     IndexPage(ShardId, v3::PageNumber),
     FramePage(ShardId, v3::PageNumber),
+    ColdPage(ShardId, v3::PageNumber),
     Frame(ShardId, u32),
     BigFile(desfmt::legacy::BigFileHash),
 }
@@ -88,6 +89,7 @@ pub(crate) enum Cached {
     Shard(Arc<OpenShard>),
     IndexPage(Arc<v3::IndexPage>),
     FramePage(Arc<v3::FramePage>),
+    ColdPage(Arc<v3::ColdPage>),
     Frame(bytes::Bytes),
     /// The version whose content is proven.
     BigFile(ETag),

@@ -215,8 +215,7 @@ impl Archive {
         let unlisted = || ArchiveError::inconsistent(&shard.key, format!("no page holds position {position}"));
         let number = index.page_of_position(position).ok_or_else(unlisted)?;
         let first = self.index_page(shard, index, number).await?.first_position();
-        let bytes = self.shard_bytes(shard, index.cold_page_range(number).ok_or_else(unlisted)?).await?;
-        let page = index.decode_cold_page(number, &bytes).map_err(|error| shard.damaged(error))?;
+        let page = self.cold_page(shard, index, number).await?;
         let at = usize::try_from(position.saturating_sub(first)).unwrap_or(usize::MAX);
         let digest = page.digest(at).ok_or_else(unlisted)?;
         Ok((digest, page.metadata(at).map(str::to_owned)))

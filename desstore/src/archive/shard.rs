@@ -109,6 +109,23 @@ impl Archive {
         Ok(decoded)
     }
 
+    /// A decoded cold page, which holds digests and metadata: from the cache or by one request.
+    pub(crate) async fn cold_page(
+        &self,
+        shard: &OpenShard,
+        index: &v3::ShardIndex,
+        page: v3::PageNumber,
+    ) -> Result<Arc<v3::ColdPage>, ArchiveError> {
+        let cache_key = CacheKey::ColdPage(shard.id, page);
+        if let Some(Cached::ColdPage(decoded)) = self.cache.get(&cache_key) {
+            return Ok(decoded);
+        }
+        let bytes = self.page_bytes(shard, index.cold_page_range(page)).await?;
+        let decoded = Arc::new(index.decode_cold_page(page, &bytes).map_err(|error| shard.damaged(error))?);
+        self.cache.insert(cache_key, Cached::ColdPage(Arc::clone(&decoded)), decoded.memory_bytes());
+        Ok(decoded)
+    }
+
     async fn page_bytes(&self, shard: &OpenShard, range: Option<std::ops::Range<u64>>) -> Result<Bytes, ArchiveError> {
         let Some(range) = range else {
             return Err(ArchiveError::inconsistent(&shard.key, "a page was looked for that it does not have"));
