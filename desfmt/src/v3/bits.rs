@@ -31,21 +31,23 @@ pub(super) fn pack(out: &mut Vec<u8>, width: u32, values: impl Iterator<Item = u
 pub(super) fn unpack(bytes: &[u8], width: u32, count: usize) -> impl Iterator<Item = u64> {
     let mask = if width >= 64 { u64::MAX } else { (1_u64 << width).wrapping_sub(1) };
     let step = usize::try_from(width).unwrap_or(64);
-    (0..count).map(move |index| {
-        let bit = index.wrapping_mul(step);
-        let low = load(bytes, bit >> 3);
-        let shift = u32::try_from(bit & 7).unwrap_or(0);
-        let mut value = low >> shift;
+    let mut bit = 0_usize;
+    (0..count).map(move |_| {
+        let start = bit >> 3;
+        let shift = u32::from(bit.to_le_bytes()[0] & 7);
+        bit = bit.wrapping_add(step);
+        let mut value = load(bytes, start).wrapping_shr(shift);
         if shift.wrapping_add(width) > 64 {
-            let above = bytes.get((bit >> 3).wrapping_add(8)).copied().unwrap_or(0);
-            value |= u64::from(above) << 64_u32.wrapping_sub(shift);
+            let above = bytes.get(start.wrapping_add(8)).copied().unwrap_or(0);
+            value |= u64::from(above).wrapping_shl(64_u32.wrapping_sub(shift));
         }
         value & mask
     })
 }
 
 /// Eight bytes from `start`, zeros where there are none.
-fn load(bytes: &[u8], start: usize) -> u64 {
+#[inline]
+pub(super) fn load(bytes: &[u8], start: usize) -> u64 {
     let rest = bytes.get(start..).unwrap_or(&[]);
     if let Some(eight) = rest.first_chunk() {
         return u64::from_le_bytes(*eight);

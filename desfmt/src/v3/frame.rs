@@ -44,7 +44,7 @@ pub struct EncodedFrame {
 }
 
 impl EncodedFrame {
-    fn new(payload: Vec<u8>, plain_len: usize, encoding: Encoding) -> Self {
+    pub(super) fn new(payload: Vec<u8>, plain_len: usize, encoding: Encoding) -> Self {
         let payload_crc = crc32c::crc32c(&payload);
         // A frame has at most 2^20 plain bytes, so this never saturates.
         Self { payload, payload_crc, plain_len: u32::try_from(plain_len).unwrap_or(u32::MAX), encoding }

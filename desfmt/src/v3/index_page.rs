@@ -169,9 +169,10 @@ impl IndexPage {
 
 fn decode_u32s(cursor: &mut Cursor<'_>, count: usize, below: u32) -> Result<Vec<u32>, FormatError> {
     let values = decode_ints(cursor, count)?;
-    let narrow = |value: i64| u32::try_from(value).ok().filter(|value| *value < below);
-    let narrowed: Option<Vec<u32>> = values.into_iter().map(narrow).collect();
-    narrowed.ok_or_else(|| cursor.damaged(format!("a number that is not below {below}")))
+    if values.iter().any(|value| !(0..i64::from(below)).contains(value)) {
+        return Err(cursor.damaged(format!("a number that is not below {below}")));
+    }
+    Ok(values.into_iter().map(|value| u32::try_from(value).unwrap_or(0)).collect())
 }
 
 fn decode_births(cursor: &mut Cursor<'_>, count: usize, origins: u32) -> Result<Vec<(u16, u32)>, FormatError> {

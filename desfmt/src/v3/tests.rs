@@ -3,6 +3,9 @@
 use super::*;
 
 pub(super) mod building;
+mod damage;
+mod index_cost;
+mod whole;
 
 use building::{Opened, ShardBuilder, file};
 
