@@ -18,6 +18,7 @@ mod publish;
 mod store;
 
 pub use archive::{Archive, ArchiveError, Deleted, Deletion, Details, FileEntry, ReadOptions, Totals};
+pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
 pub use error::{StoreError, StoreErrorKind};
 pub use local::LocalStore;
