@@ -4,6 +4,7 @@ use super::*;
 
 pub(super) mod building;
 mod damage;
+mod document;
 mod index_cost;
 mod whole;
 

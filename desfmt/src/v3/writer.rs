@@ -1,14 +1,17 @@
 //! Building the body of a shard, frame by frame and entry by entry, in memory proportional to its index.
 
+mod body;
 mod page_builder;
 
+pub use self::body::Body;
+use self::body::Facts;
 use self::page_builder::PageBuilder;
 use super::codec::{Codec, Dictionary};
 use super::column::ColumnEncoder;
 use super::cursor::put_varint;
 use super::directory::{DirectoryBuilder, NO_BIRTH};
 use super::entry::NewEntry;
-use super::footer::{FOOTER_LEN, Footer, Sections};
+use super::footer::{FOOTER_LEN, Sections};
 use super::frame::{EncodedFrame, address_of};
 use super::header::{Features, HEADER_LEN, Header};
 use super::limits::{
@@ -17,8 +20,7 @@ use super::limits::{
 };
 use super::lineage::Lineage;
 use super::texts::shared_len;
-use crate::ids::{ArchiveId, Digest, ShardId};
-use crate::layout::ShardName;
+use crate::ids::{ArchiveId, ShardId};
 use crate::uid::Uid;
 use crate::v3::{BuildError, to_u64};
 
@@ -282,128 +284,4 @@ fn header_of(settings: BodySettings) -> Vec<u8> {
 
 fn refuse_beyond(what: &'static str, figure: u64, limit: u64) -> Result<(), BuildError> {
     if figure > limit { Err(BuildError::BeyondLimits { what, figure, limit }) } else { Ok(()) }
-}
-
-/// A finished body, still without a name.
-pub struct Body {
-    trailer: Vec<u8>,
-    /// Has taken in the whole body.
-    hasher: blake3::Hasher,
-    facts: Facts,
-}
-
-/// What a footer says besides the name.
-struct Facts {
-    archive: ArchiveId,
-    shard_id: ShardId,
-    body_digest: Digest,
-    codec: Codec,
-    entries: u32,
-    frames: u32,
-    plain_len: u64,
-    content_len: u64,
-    object_len: u64,
-    tail_len: u64,
-    index_pages: u32,
-    origins: u32,
-    dictionary_crc: u32,
-    directory_crc: u32,
-    sections: Sections,
-}
-
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Body").field("shard_id", &self.facts.shard_id).finish_non_exhaustive()
-    }
-}
-
-impl Body {
-    /// The bytes to write after the last frame; the footer follows.
-    pub fn trailer(&self) -> &[u8] {
-        &self.trailer
-    }
-
-    /// Bytes of the body: header, frames and trailer.
-    pub const fn len(&self) -> u64 {
-        self.facts.sections.footer
-    }
-
-    /// Never: even a body without entries has a header.
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// BLAKE3 of the body.
-    pub const fn digest(&self) -> Digest {
-        self.facts.body_digest
-    }
-
-    /// The shard's identity.
-    pub const fn shard_id(&self) -> ShardId {
-        self.facts.shard_id
-    }
-
-    /// How many files there are.
-    pub const fn entries(&self) -> u32 {
-        self.facts.entries
-    }
-
-    /// How many frames there are.
-    pub const fn frames(&self) -> u32 {
-        self.facts.frames
-    }
-
-    /// Plain bytes of all frames.
-    pub const fn plain_len(&self) -> u64 {
-        self.facts.plain_len
-    }
-
-    /// Plain bytes of all files; content that several share counts for each.
-    pub const fn content_len(&self) -> u64 {
-        self.facts.content_len
-    }
-
-    /// Bytes that opening the shard will take, the footer among them.
-    pub const fn tail_len(&self) -> u64 {
-        self.facts.tail_len
-    }
-
-    /// Bytes of the shard, footer included.
-    pub const fn object_len(&self) -> u64 {
-        self.facts.object_len
-    }
-
-    /// What the footer says of this body under a name.
-    pub fn footer(&self, name: &ShardName) -> Footer {
-        let facts = &self.facts;
-        Footer {
-            features: Features::default(),
-            archive: facts.archive,
-            shard_id: facts.shard_id,
-            body_digest: facts.body_digest,
-            name: *name,
-            codec: facts.codec,
-            entries: facts.entries,
-            frames: facts.frames,
-            plain_len: facts.plain_len,
-            content_len: facts.content_len,
-            object_len: facts.object_len,
-            tail_len: facts.tail_len,
-            index_pages: facts.index_pages,
-            origins: facts.origins,
-            dictionary_crc: facts.dictionary_crc,
-            directory_crc: facts.directory_crc,
-            sections: facts.sections,
-        }
-    }
-
-    /// The bytes to write after the trailer.
-    pub fn footer_bytes(&self, name: &ShardName) -> [u8; FOOTER_LEN] {
-        self.footer(name).encode()
-    }
-
-    /// BLAKE3 of the whole object under a name, without reading it again.
-    pub fn object_digest(&self, name: &ShardName) -> Digest {
-        self.hasher.clone().update(&self.footer_bytes(name)).finalize()
-    }
 }
