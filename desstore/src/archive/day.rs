@@ -15,6 +15,9 @@ use crate::archive::{Archive, CacheKey, Cached};
 use crate::error::StoreErrorKind;
 use crate::store::{Depth, ETag};
 
+/// The most that a day weighs in the cache, in bytes.
+const WEIGHT_MAX: usize = 8 << 20;
+
 /// A shard as a lookup needs to know it before it is opened.
 #[derive(Debug, Clone)]
 pub(crate) struct DayShard {
@@ -95,14 +98,13 @@ impl Day {
         self.tombstones.holds_shard(shard.id)
     }
 
-    /// Roughly what it costs in memory, in bytes.
+    /// Roughly what it costs in memory, in bytes. Never more than the cache keeps in one piece: a day with millions of
+    /// tombstones would otherwise be read again at every lookup.
     pub(crate) fn memory_bytes(&self) -> usize {
         let per_shard = if self.manifest.is_some() { 900 } else { 500 };
-        self.shards
-            .len()
-            .saturating_mul(per_shard)
-            .saturating_add(self.tombstones.len().saturating_mul(40))
-            .saturating_add(1_024)
+        let shards = self.shards.len().saturating_mul(per_shard);
+        let tombstones = self.tombstones.len().saturating_mul(40);
+        shards.saturating_add(tombstones).saturating_add(1_024).min(WEIGHT_MAX)
     }
 
     fn is_fresh(&self, now: Duration, ttl: Duration) -> bool {
