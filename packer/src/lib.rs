@@ -1,1 +1,37 @@
-//! Placeholder.
+//! Fills a DES archive and keeps it sound.
+//!
+//! The programs are thin: each parses its command line into a configuration and calls a function here, so that tests
+//! drive the same code over stores in memory and stores that fail.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "counts and lengths of what this process itself reads and writes; nothing here decodes outside bytes"
+)]
+
+mod build;
+mod compression;
+mod error;
+mod input;
+mod issue;
+pub mod limits;
+pub mod pack;
+mod plan;
+mod pool;
+mod progress;
+mod report;
+mod rows;
+mod size;
+mod sort;
+mod source;
+mod source_time;
+mod spool;
+mod todo;
+
+pub use compression::{CodecChoice, Compression};
+pub use error::PackError;
+pub use input::{Dating, Input, InputError, Naming};
+pub use issue::{Issue, IssueCounts, Outcome};
+pub use plan::{DayPlan, Plan, ShardLimits, Share, Volume};
+pub use progress::{Progress, Snapshot};
+pub use report::Report;
+pub use size::{ByteSize, SizeError};
+pub use source_time::TimeRules;

@@ -1,0 +1,255 @@
+//! Packing: read and sort the input, plan, then build, verify and publish shard after shard.
+//!
+//! Nothing is written before the whole input was read. Each shard is published on its own, so a run that dies loses at most
+//! the shards it was building; the next one finds what is there and goes on.
+
+mod intake;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use desfmt::BucketBits;
+use desfmt::v3::FrameSize;
+use desstore::{ArchiveWriter, Clock, ObjectStore, Randomness};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::compression::Compression;
+use crate::error::PackError;
+use crate::input::Input;
+use crate::issue::IssueLog;
+use crate::limits;
+use crate::plan::{Plan, Planner, ShardLimits, ShardPlan, ShardPlans, Share, choose_bits};
+use crate::pool::Pool;
+use crate::progress::Progress;
+use crate::report::{Published, Report};
+use crate::rows::RowLog;
+use crate::source_time::TimeRules;
+use crate::spool::Spool;
+
+use intake::Intake;
+use shard::ShardRun;
+
+/// What to pack, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the rows come from.
+    pub input: Input,
+    /// How their times are understood.
+    pub times: TimeRules,
+    /// How shards are compressed.
+    pub compression: Compression,
+    /// How much of the stream one frame gathers.
+    pub frame_size: FrameSize,
+    /// What bounds a shard.
+    pub shard_limits: ShardLimits,
+    /// The number of bits of a new archive; chosen by the volume where none is given.
+    pub bits: Option<BucketBits>,
+    /// Which groups to pack.
+    pub share: Share,
+    /// How many shards are built at once.
+    pub jobs: NonZeroUsize,
+    /// Plan only.
+    pub dry_run: bool,
+    /// Where rows are sorted and shards are built. On the disk of a local archive, publishing is a link.
+    pub spool: PathBuf,
+    /// Where every row that was left out is told, with the summary.
+    pub report: Option<PathBuf>,
+}
+
+/// What all parts of a run share.
+#[derive(Debug)]
+struct Run {
+    config: Config,
+    spool: Spool,
+    pool: Pool,
+    issues: Arc<IssueLog>,
+    progress: Arc<Progress>,
+    /// Shards that may be built at once.
+    jobs: Semaphore,
+    /// Entries of shards under way, in thousands.
+    entries: Semaphore,
+}
+
+/// Packs. On an error, what was published before it stays; running again goes on from there.
+///
+/// Not to be cancelled: a shard on its way into the archive would be left to be adopted by the next run.
+pub async fn run(
+    config: Config,
+    store: Arc<dyn ObjectStore>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Randomness>,
+    progress: Arc<Progress>,
+) -> Result<Report, PackError> {
+    let started = clock.monotonic();
+    let existing = ArchiveWriter::open(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&random)).await?;
+    if let Some(writer) = &existing {
+        refuse_other_bits(config.bits, writer.identity().bits())?;
+    }
+    let run = Arc::new(blocking(move || Run::prepare(config, progress)).await?);
+    let intake = blocking({
+        let run = Arc::clone(&run);
+        move || run.read_input()
+    })
+    .await?;
+
+    let mut bits = match &existing {
+        Some(writer) => writer.identity().bits(),
+        None => run.config.bits.unwrap_or_else(|| choose_bits(&intake.days)),
+    };
+    let rows = intake.count;
+    let intake = Arc::new(intake);
+    let (mut plan, mut sorted) = run.plan(&intake, bits).await?;
+    let mut published = Published::default();
+    if !run.config.dry_run && plan.volume().files > 0 {
+        let writer = match existing {
+            Some(writer) => writer,
+            None => ArchiveWriter::create(store, bits, Arc::clone(&clock), random).await?,
+        };
+        if writer.identity().bits() != bits {
+            // Somebody else has created the archive meanwhile, by another volume.
+            bits = writer.identity().bits();
+            refuse_other_bits(run.config.bits, bits)?;
+            (plan, sorted) = run.plan(&intake, bits).await?;
+        }
+        drop(intake);
+        published = Box::pin(execute(&run, Arc::new(writer), sorted, bits)).await?;
+    }
+    let mut report = Report::new(rows, plan, published, run.issues.counts());
+    report.dry_run = run.config.dry_run;
+    report.issues = run.issues.kept();
+    report.elapsed = clock.monotonic().saturating_sub(started);
+    blocking(move || {
+        let path = run.config.report.clone().unwrap_or_default();
+        run.issues.finish(&report).map_err(|source| PackError::spool(path, source))?;
+        Ok(report)
+    })
+    .await
+}
+
+fn refuse_other_bits(asked: Option<BucketBits>, there: BucketBits) -> Result<(), PackError> {
+    match asked {
+        Some(asked) if asked != there => {
+            let (asked, there) = (asked.get(), there.get());
+            Err(PackError::refused(format!(
+                "the archive has n_bits {there}, which never changes; {asked} was asked for"
+            )))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl Run {
+    fn prepare(config: Config, progress: Arc<Progress>) -> Result<Self, PackError> {
+        let spool = Spool::open(&config.spool).map_err(|source| PackError::spool(&config.spool, source))?;
+        let report = config.report.as_deref();
+        let issues = IssueLog::open(report)
+            .map_err(|source| PackError::spool(report.map(PathBuf::from).unwrap_or_default(), source))?;
+        let pool = Pool::new(config.jobs).map_err(|error| PackError::Died { source: Box::new(error) })?;
+        let jobs = Semaphore::new(config.jobs.get());
+        let entries = Semaphore::new(usize::try_from(entry_permits(limits::ENTRIES_IN_FLIGHT)).unwrap_or(usize::MAX));
+        Ok(Self { config, spool, pool, issues: Arc::new(issues), progress, jobs, entries })
+    }
+
+    async fn plan(self: &Arc<Self>, intake: &Arc<Intake>, bits: BucketBits) -> Result<(Plan, RowLog), PackError> {
+        let (run, intake) = (Arc::clone(self), Arc::clone(intake));
+        blocking(move || {
+            let planner = Planner {
+                bits,
+                limits: run.config.shard_limits,
+                share: run.config.share,
+                spool: &run.spool,
+                issues: &run.issues,
+            };
+            let (plan, sorted) = planner.plan(&intake.rows).map_err(|source| PackError::spool("rows", source))?;
+            let volume = plan.volume();
+            run.progress.planned(volume.files, volume.bytes);
+            Ok((plan, sorted))
+        })
+        .await
+    }
+}
+
+/// Shards that are planned but not begun.
+const PLANNED_AHEAD: usize = 4;
+
+/// Builds and publishes all shards of the plan. Stops at the first error that is not about a single file, after the shards
+/// under way have ended.
+async fn execute(
+    run: &Arc<Run>,
+    writer: Arc<ArchiveWriter>,
+    sorted: RowLog,
+    bits: BucketBits,
+) -> Result<Published, PackError> {
+    let (sender, mut plans) = mpsc::channel::<Result<ShardPlan, PackError>>(PLANNED_AHEAD);
+    let mut shards = ShardPlans::new(&sorted, bits, run.config.shard_limits);
+    let planning = tokio::task::spawn_blocking(move || {
+        loop {
+            let next = shards.next_shard().map_err(|source| PackError::spool("rows", source)).transpose();
+            let Some(next) = next else { return };
+            // Nobody listens any more when the run has failed.
+            if sender.blocking_send(next).is_err() {
+                return;
+            }
+        }
+    });
+    // While some shards are built, as many others are surveyed or published.
+    let tasks_max = run.config.jobs.get() * 2;
+    let mut tasks: JoinSet<Result<Published, PackError>> = JoinSet::new();
+    let mut published = Published::default();
+    let mut failure = None;
+    while failure.is_none() {
+        let next = if tasks.len() < tasks_max { plans.recv().await } else { None };
+        if let Some(plan) = next {
+            match plan {
+                Ok(plan) => {
+                    let shard = ShardRun::new(Arc::clone(run), Arc::clone(&writer), sorted.clone(), plan);
+                    tasks.spawn(shard.run());
+                }
+                Err(error) => failure = Some(error),
+            }
+            continue;
+        }
+        match tasks.join_next().await {
+            None => break,
+            Some(ended) => failure = count(&mut published, ended),
+        }
+    }
+    drop(plans);
+    while let Some(ended) = tasks.join_next().await {
+        let later = count(&mut published, ended);
+        failure = failure.or(later);
+    }
+    planning.await.map_err(|error| PackError::Died { source: Box::new(error) })?;
+    failure.map_or(Ok(published), Err)
+}
+
+fn count(
+    published: &mut Published,
+    ended: Result<Result<Published, PackError>, tokio::task::JoinError>,
+) -> Option<PackError> {
+    match ended {
+        Ok(Ok(one)) => {
+            published.add(one);
+            None
+        }
+        Ok(Err(error)) => Some(error),
+        Err(error) => Some(PackError::Died { source: Box::new(error) }),
+    }
+}
+
+/// How many permits a shard of so many entries needs: one for each thousand, but never more than there are.
+fn entry_permits(entries: u64) -> u32 {
+    u32::try_from(entries.min(limits::ENTRIES_IN_FLIGHT).div_ceil(1_024)).unwrap_or(u32::MAX)
+}
+
+/// Runs a step that computes or waits for a disk.
+async fn blocking<T: Send + 'static>(
+    step: impl FnOnce() -> Result<T, PackError> + Send + 'static,
+) -> Result<T, PackError> {
+    tokio::task::spawn_blocking(step).await.map_err(|error| PackError::Died { source: Box::new(error) })?
+}

@@ -1,0 +1,136 @@
+//! One shard from its plan to the archive.
+
+use std::sync::Arc;
+
+use desstore::{ArchiveWriter, BuiltShard, Outcome as PublishOutcome, UidState};
+
+use super::{Run, blocking, entry_permits};
+use crate::build::{Attempt, Builder};
+use crate::error::PackError;
+use crate::issue::Outcome;
+use crate::limits;
+use crate::plan::ShardPlan;
+use crate::report::Published;
+use crate::rows::RowLog;
+use crate::source::{Unpackable, digest_of};
+use crate::todo::Todo;
+
+/// A planned shard on its way.
+pub(super) struct ShardRun {
+    run: Arc<Run>,
+    writer: Arc<ArchiveWriter>,
+    plan: ShardPlan,
+    rows: RowLog,
+}
+
+impl ShardRun {
+    pub(super) const fn new(run: Arc<Run>, writer: Arc<ArchiveWriter>, rows: RowLog, plan: ShardPlan) -> Self {
+        Self { run, writer, plan, rows }
+    }
+
+    /// Surveys, builds, verifies and publishes; again without the files that others publish meanwhile.
+    pub(super) async fn run(self) -> Result<Published, PackError> {
+        let closed = |error: tokio::sync::AcquireError| PackError::Died { source: Box::new(error) };
+        let _entries = self.run.entries.acquire_many(entry_permits(self.plan.volume.files)).await.map_err(closed)?;
+        let (issues, progress) = (Arc::clone(&self.run.issues), Arc::clone(&self.run.progress));
+        let mut todo = Todo::new(self.rows.clone(), self.plan.clone(), issues, progress);
+        let mut published = Published::default();
+        for _ in 0..limits::ATTEMPTS {
+            let (surveyed, survey) = Box::pin(self.survey(todo, &mut published)).await?;
+            let (run, archive, group) = (Arc::clone(&self.run), self.writer.identity().archive, self.plan.group);
+            let attempt;
+            {
+                let _job = self.run.jobs.acquire().await.map_err(closed)?;
+                (attempt, todo) = blocking(move || {
+                    let mut todo = surveyed;
+                    let config = &run.config;
+                    let builder = Builder {
+                        archive,
+                        group,
+                        compression: config.compression,
+                        frame_size: config.frame_size,
+                        pool: &run.pool,
+                        spool: &run.spool,
+                    };
+                    Ok((builder.build(&mut todo)?, todo))
+                })
+                .await?;
+            }
+            let built = match attempt {
+                Attempt::Nothing => return Ok(published),
+                Attempt::Again => continue,
+                Attempt::Built(built) => built,
+            };
+            let shard = BuiltShard {
+                group: self.plan.group,
+                file: built.file.path().to_owned(),
+                uids: Arc::clone(&built.uids),
+                plain_len: built.plain_len,
+                survey,
+                body: built.body,
+            };
+            match Box::pin(self.writer.publish(&shard)).await? {
+                PublishOutcome::Published { adopted, .. } => {
+                    published.add(Published {
+                        files: u64::try_from(built.uids.len()).unwrap_or(u64::MAX),
+                        bytes_in: built.plain_len,
+                        bytes_out: shard.body.object_len(),
+                        shards: 1,
+                        adopted: u64::from(adopted),
+                        present: 0,
+                    });
+                    self.run.progress.shard_done();
+                    return Ok(published);
+                }
+                PublishOutcome::Overlap => todo.start_again(),
+            }
+        }
+        Err(PackError::Overtaken { group: self.plan.group.to_string(), attempts: limits::ATTEMPTS })
+    }
+
+    /// Settles what the archive knows already.
+    async fn survey(&self, todo: Todo, published: &mut Published) -> Result<(Todo, desstore::Survey), PackError> {
+        let (todo, uids) = blocking(move || {
+            let uids = todo.uids()?;
+            Ok((todo, uids))
+        })
+        .await?;
+        let mut survey = self.writer.survey(&self.plan.group, &uids).await?;
+        let states = std::mem::take(&mut survey.states);
+        if states.iter().all(|state| *state == UidState::Absent) {
+            return Ok((todo, survey));
+        }
+        let (todo, present) = blocking(move || settle_known(todo, &states)).await?;
+        published.present += present;
+        Ok((todo, survey))
+    }
+}
+
+/// Settles rows that are present or deleted, and counts those that are present as the source has them.
+fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, u64), PackError> {
+    let mut rows = todo.rows();
+    let mut states = states.iter();
+    let mut buffer = Vec::new();
+    let mut present = 0;
+    while let Some((position, row)) = rows.next_row(&todo)? {
+        match states.next() {
+            None | Some(UidState::Absent) => {}
+            Some(UidState::Deleted) => {
+                let reason = "the uid was deleted from this day and cannot come back";
+                todo.settle(position, Outcome::Deleted, &row, reason);
+            }
+            Some(UidState::Present { len, digest }) => match digest_of(&row, &mut buffer) {
+                Err(Unpackable(reason)) => todo.settle(position, Outcome::Failed, &row, reason),
+                Ok(found) if found == *digest && row.len == *len => {
+                    todo.settle_quietly(position, &row);
+                    present += 1;
+                }
+                Ok(_) => {
+                    let reason = format!("the archive holds other content of {len} bytes under this uid; it stays");
+                    todo.settle(position, Outcome::Conflict, &row, reason);
+                }
+            },
+        }
+    }
+    Ok((todo, present))
+}

@@ -1,0 +1,165 @@
+//! Reads the files that are to be packed, and refuses those that are not what their row says or that change meanwhile.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+
+use desfmt::Digest;
+use desfmt::v3::Mtime;
+use rustix::fs::{Mode, OFlags};
+
+use crate::limits;
+use crate::rows::Row;
+
+/// A file that cannot be packed, with the reason in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpackable(pub(crate) String);
+
+/// An open source file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    file: File,
+    opened: Metadata,
+}
+
+impl Source {
+    /// Opens the file of a row. A symbolic link is refused, so that nobody who may write to a source directory can have
+    /// other people's files packed; so is anything that is not a regular file, without waiting for it.
+    pub(crate) fn open(row: &Row) -> Result<Self, Unpackable> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&row.source, flags, Mode::empty()).map_err(|errno| match errno {
+            rustix::io::Errno::LOOP => Unpackable("the source is a symbolic link".to_owned()),
+            other => Unpackable(format!("the source cannot be opened: {other}")),
+        })?;
+        let file = File::from(file);
+        let opened = file.metadata().map_err(|error| unreadable(&error))?;
+        if !opened.is_file() {
+            return Err(Unpackable("the source is not a regular file".to_owned()));
+        }
+        if opened.len() != row.len {
+            return Err(Unpackable(format!("the source has {} bytes, its row says {}", opened.len(), row.len)));
+        }
+        Ok(Self { file, opened })
+    }
+
+    /// When it was last changed.
+    pub(crate) fn mtime(&self) -> Mtime {
+        Mtime { seconds: self.opened.mtime(), nanos: u32::try_from(self.opened.mtime_nsec()).unwrap_or(0) }
+    }
+
+    /// Hands out its bytes, a piece at a time, and returns their digest once it is certain that they are one state of
+    /// the file.
+    pub(crate) fn read<E>(
+        mut self,
+        buffer: &mut Vec<u8>,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Result<Digest, Unpackable>, E> {
+        let mut hasher = blake3::Hasher::new();
+        let mut left = self.opened.len();
+        buffer.clear();
+        while left > 0 {
+            let want = usize::try_from(left.min(limits::WHOLE_FILE_BYTES)).unwrap_or(usize::MAX);
+            buffer.resize(want, 0);
+            match read_full(&mut self.file, buffer) {
+                Ok(count) if count == want => {}
+                Ok(_) => return Ok(Err(Unpackable("the source became shorter while it was read".to_owned()))),
+                Err(error) => return Ok(Err(unreadable(&error))),
+            }
+            hasher.update(buffer);
+            take(buffer)?;
+            left -= u64::try_from(want).unwrap_or(u64::MAX);
+        }
+        Ok(self.unchanged().map(|()| hasher.finalize()))
+    }
+
+    /// Its first bytes, to judge it by.
+    pub(crate) fn head(&mut self, len: u64) -> io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        (&mut self.file).take(len).read_to_end(&mut head)?;
+        Ok(head)
+    }
+
+    /// Makes sure that what was read is one state of the file.
+    fn unchanged(&self) -> Result<(), Unpackable> {
+        let now = self.file.metadata().map_err(|error| unreadable(&error))?;
+        let state = |of: &Metadata| (of.len(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec());
+        if state(&now) != state(&self.opened) {
+            return Err(Unpackable("the source changed while it was read".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The digest of a file's content, without keeping any of it.
+pub(crate) fn digest_of(row: &Row, buffer: &mut Vec<u8>) -> Result<Digest, Unpackable> {
+    match Source::open(row)?.read(buffer, |_| Ok::<(), std::convert::Infallible>(())) {
+        Ok(result) => result,
+    }
+}
+
+fn unreadable(error: &io::Error) -> Unpackable {
+    Unpackable(format!("the source cannot be read: {error}"))
+}
+
+/// Fills the buffer as far as the file goes.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
+        match file.read(space) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::rows::tests::row;
+
+    fn row_of(source: PathBuf, len: u64) -> Row {
+        Row { source, ..row("a", 0, len) }
+    }
+
+    #[test]
+    fn only_regular_files_of_the_right_length_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+
+        let mut buffer = Vec::new();
+        let digest = digest_of(&row_of(path("file"), 5), &mut buffer).unwrap();
+
+        assert_eq!(digest, blake3::hash(b"12345"));
+        for (name, len, reason) in [
+            ("file", 4, "has 5 bytes"),
+            ("link", 5, "symbolic link"),
+            ("pipe", 0, "not a regular file"),
+            ("absent", 0, "cannot be opened"),
+            (".", 0, "not a regular file"),
+        ] {
+            let Unpackable(found) = Source::open(&row_of(path(name), len)).unwrap_err();
+            assert!(found.contains(reason), "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for changed in ["12", "1234567", "54321"] {
+            fs::write(&path, "12345").unwrap();
+            let source = Source::open(&row_of(path.clone(), 5)).unwrap();
+            let read = source.read(&mut Vec::new(), |_| fs::write(&path, changed)).unwrap();
+            assert!(read.is_err(), "{changed}");
+        }
+    }
+}

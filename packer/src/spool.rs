@@ -1,0 +1,133 @@
+//! A directory of its own for each run, where rows are sorted and shards are built before they are published.
+//!
+//! ```text
+//! SPOOL/lock          held for a moment by whoever creates or removes a run
+//! SPOOL/run-N/lock    held as long as that run lives: the kernel lets go of it even after SIGKILL
+//! SPOOL/run-N/...     whatever the run needs
+//! ```
+//!
+//! A run that finds another's directory without a holder removes it, so nothing is left over for ever.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The directory of one run. Removed on drop, and by the next run if this one is killed.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    dir: PathBuf,
+    files: AtomicU64,
+    _held: File,
+}
+
+const LOCK: &str = "lock";
+const RUN_PREFIX: &str = "run-";
+
+impl Spool {
+    /// Creates a directory for this run below `root` and removes those of dead runs.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(root)?;
+        let gate = open_lock(&root.join(LOCK))?;
+        gate.lock()?;
+        remove_dead_runs(root)?;
+        let mut number = 0_u64;
+        let dir = loop {
+            let dir = root.join(format!("{RUN_PREFIX}{number}"));
+            match fs::create_dir(&dir) {
+                Ok(()) => break dir,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(error),
+            }
+        };
+        let held = open_lock(&dir.join(LOCK))?;
+        held.lock()?;
+        Ok(Self { dir, files: AtomicU64::new(0), _held: held })
+    }
+
+    /// A path in this run's directory that was not given out before.
+    pub(crate) fn fresh_path(&self, suffix: &str) -> PathBuf {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("{number}{suffix}"))
+    }
+
+    /// A new file for reading and writing that has no name any more: it is gone when it is closed.
+    pub(crate) fn nameless_file(&self) -> io::Result<File> {
+        let path = self.fresh_path(".rows");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "spool directory stays; the next run removes it");
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+fn remove_dead_runs(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(RUN_PREFIX) || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        // The gate is held, so no run is between creating its directory and locking it. One that is ending may take its
+        // directory away under our hands.
+        match open_lock(&entry.path().join(LOCK)) {
+            Ok(lock) if lock.try_lock().is_ok() => {
+                tracing::info!(dir = %entry.path().display(), "removing the spool of a run that died");
+                gone_is_fine(fs::remove_dir_all(entry.path()))?;
+            }
+            Ok(_) => {}
+            Err(error) => gone_is_fine(Err(error))?,
+        }
+    }
+    Ok(())
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_run_is_left_alone_and_a_dead_one_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let living = Spool::open(root.path()).unwrap();
+        fs::write(living.fresh_path(".des"), b"precious").unwrap();
+        let dead = root.path().join("run-7");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("0.des"), b"debris").unwrap();
+
+        let second = Spool::open(root.path()).unwrap();
+
+        assert!(!dead.try_exists().unwrap());
+        assert_ne!(living.dir, second.dir);
+        assert!(living.dir.join("0.des").try_exists().unwrap());
+    }
+
+    #[test]
+    fn a_run_that_ends_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path()).unwrap();
+        fs::write(spool.fresh_path(".des"), b"x").unwrap();
+
+        drop(spool);
+
+        let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["lock"]);
+    }
+}
