@@ -28,30 +28,35 @@ pub(super) fn pack(out: &mut Vec<u8>, width: u32, values: impl Iterator<Item = u
 }
 
 /// The `count` numbers of `width` bits, 0 to 64, in `bytes`, which must be as many as [`packed_len`] says.
-pub(super) fn unpack(bytes: &[u8], width: u32, count: usize) -> impl Iterator<Item = u64> {
+pub(super) fn unpack(bytes: &[u8], width: u32, count: usize, mut take: impl FnMut(u64)) {
     let mask = if width >= 64 { u64::MAX } else { (1_u64 << width).wrapping_sub(1) };
     let step = usize::try_from(width).unwrap_or(64);
     let mut bit = 0_usize;
-    (0..count).map(move |_| {
+    for _ in 0..count {
         let start = bit >> 3;
         let shift = u32::from(bit.to_le_bytes()[0] & 7);
-        bit = bit.wrapping_add(step);
         let mut value = load(bytes, start).wrapping_shr(shift);
-        if shift.wrapping_add(width) > 64 {
+        if width > 57 && shift.wrapping_add(width) > 64 {
             let above = bytes.get(start.wrapping_add(8)).copied().unwrap_or(0);
             value |= u64::from(above).wrapping_shl(64_u32.wrapping_sub(shift));
         }
-        value & mask
-    })
+        take(value & mask);
+        bit = bit.wrapping_add(step);
+    }
 }
 
 /// Eight bytes from `start`, zeros where there are none.
 #[inline]
 pub(super) fn load(bytes: &[u8], start: usize) -> u64 {
     let rest = bytes.get(start..).unwrap_or(&[]);
-    if let Some(eight) = rest.first_chunk() {
-        return u64::from_le_bytes(*eight);
+    match rest.first_chunk() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => load_last(rest),
     }
+}
+
+#[cold]
+fn load_last(rest: &[u8]) -> u64 {
     rest.iter().rev().fold(0, |value, byte| (value << 8) | u64::from(*byte))
 }
 
@@ -70,7 +75,9 @@ mod tests {
             pack(&mut bytes, bits, values.iter().copied());
 
             prop_assert_eq!(bytes.len(), packed_len(values.len(), bits));
-            prop_assert_eq!(unpack(&bytes, bits, values.len()).collect::<Vec<_>>(), values);
+            let mut unpacked = Vec::new();
+            unpack(&bytes, bits, values.len(), |value| unpacked.push(value));
+            prop_assert_eq!(unpacked, values);
         }
     }
 

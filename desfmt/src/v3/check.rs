@@ -14,7 +14,7 @@ use crate::v3::{Entry, to_u64, to_usize};
 /// What was found in a shard that is in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Files, in the order of their uids, with the digests of their contents.
+    /// Files.
     pub entries: u32,
     /// Frames.
     pub frames: u32,

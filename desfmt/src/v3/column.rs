@@ -262,8 +262,9 @@ fn decode_plain_ints(cursor: &mut Cursor<'_>, tag: u8, count: usize) -> Result<V
                 return Ok(vec![base; count]);
             }
             let packed = cursor.take(bits::packed_len(count, width))?;
-            let above_base = bits::unpack(packed, width, count);
-            Ok(above_base.map(|value| base.wrapping_add(value.cast_signed())).collect())
+            let mut values = Vec::with_capacity(count);
+            bits::unpack(packed, width, count, |value| values.push(base.wrapping_add(value.cast_signed())));
+            Ok(values)
         }
         (INTS_PLANES, planes @ 1..=8) => {
             let mut values = vec![0_u64; count];

@@ -43,6 +43,7 @@ pub struct ShardIndex {
     directory: Directory,
     tail: Bytes,
     dictionary: Option<DecoderDictionary<'static>>,
+    dictionary_memory_bytes: usize,
 }
 
 impl fmt::Debug for ShardIndex {
@@ -71,17 +72,18 @@ impl ShardIndex {
         let sections = footer.sections;
         let dictionary = section(&tail, &footer, sections.dictionary..sections.directory)?;
         prove("dictionary", dictionary, footer.dictionary_crc)?;
-        let dictionary = match decode_dictionary(dictionary)? {
-            Some(bytes) => Some(
-                DecoderDictionary::try_copy(&bytes)
-                    .map_err(|error| FormatError::damaged("dictionary", error.to_string()))?,
-            ),
-            None => None,
+        let (dictionary, dictionary_memory_bytes) = match decode_dictionary(dictionary)? {
+            Some(bytes) => {
+                let prepared = DecoderDictionary::try_copy(&bytes)
+                    .map_err(|error| FormatError::damaged("dictionary", error.to_string()))?;
+                (Some(prepared), bytes.len().saturating_add(DICTIONARY_TABLES_LEN))
+            }
+            None => (None, 0),
         };
         let directory = section(&tail, &footer, sections.directory..sections.footer)?;
         prove("directory", directory, footer.directory_crc)?;
         let directory = Directory::decode(directory, &footer)?;
-        Ok(Self { footer, directory, tail, dictionary })
+        Ok(Self { footer, directory, tail, dictionary, dictionary_memory_bytes })
     }
 
     /// What the footer says.
@@ -231,16 +233,7 @@ impl ShardIndex {
 
     /// The memory that it takes, the tail included.
     pub fn memory_bytes(&self) -> usize {
-        // What zstd keeps besides the bytes of a dictionary: decoding tables.
-        let dictionary = if self.dictionary.is_some() { DICTIONARY_TABLES_LEN } else { 0 };
-        let dictionary_len = self.footer.sections.directory.saturating_sub(self.footer.sections.dictionary);
-        let parts = [
-            size_of::<Self>(),
-            self.tail.len(),
-            dictionary,
-            if dictionary > 0 { to_usize(dictionary_len).saturating_mul(2) } else { 0 },
-            self.directory.memory_bytes(),
-        ];
+        let parts = [size_of::<Self>(), self.tail.len(), self.dictionary_memory_bytes, self.directory.memory_bytes()];
         parts.into_iter().fold(0, usize::saturating_add)
     }
 
@@ -284,7 +277,7 @@ impl ShardIndex {
     }
 }
 
-/// Bytes of the decoding tables of one dictionary in zstd 1.5.
+/// What zstd 1.5 keeps besides the bytes of a dictionary: decoding tables.
 const DICTIONARY_TABLES_LEN: usize = 27_000;
 
 fn page_before(partition_point: usize) -> Option<PageNumber> {
