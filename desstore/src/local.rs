@@ -51,12 +51,12 @@ const LOCK_RETRY_DELAY: Duration = Duration::from_millis(2);
 const OPEN_FILES_MAX: usize = 256;
 
 /// Most keys in one page of a listing: a directory that holds more is read once for each page.
-const PAGE_LEN: usize = 32_768;
+const PAGE_LEN: usize = 65_536;
 
 /// An archive's objects as files below a directory.
 ///
 /// Reads and listings never wait: their futures are complete at the first poll. Writes run on tokio's blocking threads where
-/// there is a runtime, else in place.
+/// there is a runtime, else in place, waiting as long as another process holds the lock.
 ///
 /// Objects that are read by range or tail stay open, a few hundred of them. An open file is asked at each use whether it
 /// still has its name, so a removed or replaced object is noticed at once, save where somebody gave its file another name
@@ -133,6 +133,10 @@ impl LocalStore {
         let mode = root.file_mode().map_err(|errno| root.failure(errno, LOCK))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(root.fd(), LOCK, flags, mode).map_err(|errno| root.failure(errno, LOCK))?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            let locked = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+            return locked.map(|()| Lock { _file: file, _queued: queued }).map_err(|errno| root.failure(errno, LOCK));
+        }
         let deadline = self.shared.clock.monotonic().saturating_add(LOCK_WAIT_MAX);
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -26,6 +26,9 @@ pub(super) fn list(
         return Ok(Page { objects: Vec::new(), next: None });
     }
     let path = if prefix == name_prefix { String::new() } else { format!("{directory}/") };
+    if after.is_some_and(|after| *after > *path && !after.starts_with(&path)) {
+        return Ok(Page { objects: Vec::new(), next: None });
+    }
     let mut walk = Walk { root, depth, after, page_len, objects: Vec::new(), is_full: false };
     match root.open_directory(directory) {
         Ok(directory) => walk.directory(&directory, &path, name_prefix)?,
@@ -73,7 +76,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the directory once and keeps the smallest names that still matter.
+    /// Reads the directory once and keeps the smallest names that still matter, without copying the others.
     fn smallest_names(
         &self,
         directory: &OwnedFd,
@@ -82,6 +85,8 @@ impl Walk<'_> {
         passed: Option<&str>,
     ) -> Result<(Vec<Name>, bool), Failure> {
         let failure = |errno| self.root.failure(errno, path);
+        // Directories above the last key of the page before are entered again; nothing before it is.
+        let after = self.after.and_then(|after| after.strip_prefix(path));
         let mut smallest: BinaryHeap<Name> = BinaryHeap::new();
         let mut is_cut = false;
         for entry in Dir::read_from(directory).map_err(failure)? {
@@ -90,12 +95,19 @@ impl Walk<'_> {
             if !name.starts_with(name_prefix) || name.starts_with('.') {
                 continue;
             }
+            let is_full = smallest.len() >= self.page_len;
+            if is_full && smallest.peek().is_some_and(|largest| *name > **largest) {
+                is_cut = true;
+                continue;
+            }
             let Some(name) = self.classify(directory, path, name, entry.file_type())? else { continue };
-            if passed.is_some_and(|passed| *name <= *passed) || !self.may_hold_later_keys(path, &name) {
+            let is_listed =
+                after.is_some_and(|after| *name <= *after && !(name.ends_with('/') && after.starts_with(&name)));
+            if is_listed || passed.is_some_and(|passed| *name <= *passed) {
                 continue;
             }
             smallest.push(name);
-            if smallest.len() > self.page_len {
+            if is_full {
                 smallest.pop();
                 is_cut = true;
             }
@@ -126,12 +138,6 @@ impl Walk<'_> {
             | FileType::BlockDevice
             | FileType::Unknown => Ok(None),
         }
-    }
-
-    fn may_hold_later_keys(&self, path: &str, name: &str) -> bool {
-        let Some(after) = self.after else { return true };
-        let key = format!("{path}{name}");
-        key.as_str() > after || (key.ends_with('/') && after.starts_with(&key))
     }
 
     fn subdirectory(&mut self, path: &str, name: &str) -> Result<(), Failure> {

@@ -249,6 +249,21 @@ async fn prefixes_that_no_key_can_have_list_nothing() {
 }
 
 #[tokio::test]
+async fn a_listing_goes_on_after_any_key() {
+    let ground = ground();
+    let keys = ["m/a", "m/b", "m/d!", "m/d/1", "m/d/2", "m/d/2/x", "m/d0", "m/e/f/g"];
+    for text in keys.into_iter().filter(|text| *text != "m/d/2") {
+        ground.put(text, "x").await;
+    }
+    for after in keys.into_iter().chain(["", "m/", "m/d", "m/d/", "m/d/1/2", "m/e/f/g/h", "l", "n"]) {
+        let expected: Vec<&str> = keys.into_iter().filter(|text| *text != "m/d/2" && *text > after).collect();
+        let page = ground.store.list("m/", Depth::Recursive, Some(after)).await.unwrap();
+        let found: Vec<&str> = page.objects.iter().map(|meta| meta.key.as_str()).collect();
+        assert_eq!(found, expected, "after {after:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_removed_root_is_not_an_empty_one() {
     let ground = ground();
     ground.put("a/b", "x").await;
