@@ -84,7 +84,7 @@ async fn a_write_is_synced_before_it_is_acknowledged() {
     );
 
     let receipt = ground.put("m/n/first", "2").await;
-    let replacing = ["sync file .spool/*", "sync file .spool/*", "rename m/n/first", "sync directory m/n"];
+    let replacing = ["sync file .spool/*", "rename m/n/first", "sync directory m/n"];
     assert_eq!(ground.steps(), replacing);
 
     ground.store.put_if_match(&key("m/n/first"), &receipt.etag, bytes("3")).await.unwrap();
@@ -147,10 +147,14 @@ async fn a_version_is_later_than_the_one_it_replaces_even_when_the_clock_goes_ba
     let store = |micros| LocalStore::open(directory.path(), at(micros)).unwrap();
 
     let first = store(2_000_000_000_000_000).put(&key("a"), bytes("same")).await.unwrap();
-    let second = store(1_000_000_000_000_000).put(&key("a"), bytes("same")).await.unwrap();
+    let slow = store(1_000_000_000_000_000);
+    let second = slow.put(&key("a"), bytes("same")).await.unwrap();
 
     assert_ne!(first.etag, second.etag);
     assert!(second.at >= first.at);
+    assert_eq!(slow.head(&key("a")).await.unwrap().etag, second.etag);
+    let steps = slow.shared.root.trail.take();
+    assert!(steps.ends_with(&["sync file .spool/*", "rename a", "sync directory "].map(String::from)), "{steps:?}");
 }
 
 #[tokio::test]

@@ -32,6 +32,10 @@ impl FileVersion {
         })
     }
 
+    pub(super) fn is_later_than(self, other: Self) -> bool {
+        self.mtime_nanos > other.mtime_nanos
+    }
+
     pub(super) fn etag(self) -> ETag {
         ETag(format!("{:x}-{:x}-{:x}", self.mtime_nanos, self.inode, self.len))
     }

@@ -133,8 +133,8 @@ pub(super) fn replace(
         return Err(root.rule(StoreErrorKind::PreconditionFailed, key.as_str(), "the file is another version"));
     }
     let version = match current {
-        Some(_) => temp.settle(root, time_nanos, current)?,
-        None => temp.version,
+        Some(current) if !temp.version.is_later_than(current) => temp.settle(root, time_nanos, Some(current))?,
+        Some(_) | None => temp.version,
     };
     let place = Place::make(root, key)?;
     rustix::fs::renameat(temp.directory(), temp.name(), &place.directory, place.name)
