@@ -1,0 +1,165 @@
+//! How a request is answered: at once where possible, by a task where it must wait.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use desstore::Clock;
+use futures_util::future::{Either, select};
+
+use crate::core::FsError;
+
+/// Runs requests.
+#[derive(Debug, Clone)]
+pub(super) struct Answerer {
+    runtime: tokio::runtime::Handle,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+}
+
+/// What becomes of work whose deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It is dropped: nobody needs it any more.
+    Drop,
+    /// It runs to its end: it changes something.
+    Finish,
+}
+
+impl Answerer {
+    pub(super) fn new(runtime: tokio::runtime::Handle, clock: Arc<dyn Clock>, deadline: Duration) -> Self {
+        Self { runtime, clock, deadline }
+    }
+
+    /// Does the work and hands what came of it to `reply`: before this returns if the work needs not wait.
+    pub(super) fn answer<T, Work, Reply>(&self, work: Work, reply: Reply)
+    where
+        T: Send + 'static,
+        Work: Future<Output = Result<T, FsError>> + Send + 'static,
+        Reply: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        self.answer_within(self.deadline, Late::Drop, work, reply);
+    }
+
+    /// The same with a deadline of its own, which holds from the moment that the work has to wait.
+    pub(super) fn answer_within<T, Work, Reply>(&self, deadline: Duration, late: Late, work: Work, reply: Reply)
+    where
+        T: Send + 'static,
+        Work: Future<Output = Result<T, FsError>> + Send + 'static,
+        Reply: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        // Boxed because work that has begun cannot move, and may have to go to another thread.
+        let mut work = Box::pin(work);
+        let _entered = self.runtime.enter();
+        match poll_once(work.as_mut()) {
+            Ok(Poll::Ready(result)) => reply(result),
+            Ok(Poll::Pending) => {
+                let clock = Arc::clone(&self.clock);
+                drop(self.runtime.spawn(async move {
+                    match select(work, clock.sleep(deadline)).await {
+                        Either::Left((result, _)) => reply(result),
+                        Either::Right(((), work)) => {
+                            reply(Err(FsError::DeadlineExceeded));
+                            if late == Late::Finish {
+                                drop(work.await);
+                            }
+                        }
+                    }
+                }));
+            }
+            // The reply is dropped with the work, which answers EIO.
+            Err(()) => tracing::error!("a request panicked; it is answered with EIO"),
+        }
+    }
+}
+
+fn poll_once<F: Future>(work: Pin<&mut F>) -> Result<Poll<F::Output>, ()> {
+    let mut context = Context::from_waker(Waker::noop());
+    // A panic here would end the thread that serves the kernel.
+    catch_unwind(AssertUnwindSafe(move || work.poll(&mut context))).map_err(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use desfmt::Timestamp;
+    use desstore::ManualClock;
+
+    use super::*;
+
+    fn answerer(runtime: &tokio::runtime::Runtime) -> Answerer {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        Answerer::new(runtime.handle().clone(), clock, Duration::from_secs(30))
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap()
+    }
+
+    #[test]
+    fn what_need_not_wait_is_answered_on_the_thread_that_asked() {
+        let runtime = runtime();
+        let (sender, receiver) = mpsc::channel();
+        let asked_on = std::thread::current().id();
+
+        answerer(&runtime).answer(async { Ok(5) }, move |result: Result<i32, FsError>| {
+            sender.send((result.unwrap(), std::thread::current().id())).unwrap();
+        });
+
+        assert_eq!(receiver.try_recv().unwrap(), (5, asked_on));
+    }
+
+    #[test]
+    fn what_must_wait_is_answered_later() {
+        let runtime = runtime();
+        let (sender, receiver) = mpsc::channel();
+        let (release, released) = tokio::sync::oneshot::channel::<i32>();
+        let answerer = Answerer { clock: Arc::new(desstore::SystemClock::new()), ..answerer(&runtime) };
+
+        answerer.answer(async { Ok(released.await.unwrap()) }, move |result| sender.send(result.unwrap()).unwrap());
+        assert!(receiver.try_recv().is_err());
+        release.send(7).unwrap();
+
+        assert_eq!(receiver.recv().unwrap(), 7);
+    }
+
+    #[test]
+    fn work_that_is_late_is_answered_with_an_error_and_finished_if_it_changes_something() {
+        let runtime = runtime();
+        let (sender, receiver) = mpsc::channel();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let (finished, has_finished) = mpsc::channel();
+
+        let work = async move {
+            released.await.unwrap();
+            finished.send(()).unwrap();
+            Ok(())
+        };
+        answerer(&runtime).answer_within(Duration::from_secs(5), Late::Finish, work, move |result| {
+            sender.send(matches!(result, Err(FsError::DeadlineExceeded))).unwrap();
+        });
+
+        assert!(receiver.recv().unwrap());
+        release.send(()).unwrap();
+        has_finished.recv().unwrap();
+    }
+
+    #[test]
+    fn a_panic_drops_the_reply_and_not_the_thread() {
+        let runtime = runtime();
+        let (sender, receiver) = mpsc::channel::<()>();
+
+        answerer(&runtime).answer(
+            async {
+                assert!(std::hint::black_box(false), "planted");
+                Ok(())
+            },
+            move |_| sender.send(()).unwrap(),
+        );
+
+        assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+}

@@ -1,0 +1,431 @@
+//! The operations of the kernel, one by one. What changes anything but by unlink and rmdir is answered with EROFS.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::core::{Attributes, Caller, FileSystem, FsError, Kind};
+use crate::fuse::answer::{Answerer, Late};
+use crate::fuse::invalidation::{Forget, Invalidator};
+use crate::fuse::session::{Settings, configure};
+use crate::limits::{ENTRIES_PER_PAGE, ENTRIES_PER_PAGE_PLUS, STATFS_PATIENCE, UNLINK_DEADLINE};
+
+/// How long the kernel may keep attributes: a file never changes, so as long as it likes.
+const ATTRIBUTES_TTL: Duration = Duration::from_hours(24);
+
+/// What stat(2) shows as the size of a good read.
+const BLOCK_BYTES: u32 = 64 << 10;
+
+/// No inode number is ever used for another file, so that there is one generation only.
+const GENERATION: Generation = Generation(0);
+
+/// The file system as the kernel calls it.
+#[derive(Debug)]
+pub(super) struct Operations {
+    core: Arc<FileSystem>,
+    answerer: Answerer,
+    invalidator: Invalidator,
+    settings: Settings,
+}
+
+impl Operations {
+    pub(super) fn new(core: Arc<FileSystem>, answerer: Answerer, invalidator: Invalidator, settings: Settings) -> Self {
+        Self { core, answerer, invalidator, settings }
+    }
+
+    /// True when the program that asks is one that must not list. Asked once for each opening of a directory.
+    fn is_denied(&self, request: &Request) -> bool {
+        !self.settings.denied_programs.is_empty()
+            && std::fs::read_to_string(format!("/proc/{}/comm", request.pid()))
+                .is_ok_and(|name| self.settings.denied_programs.contains(name.trim_end()))
+    }
+}
+
+impl Filesystem for Operations {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        configure(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (core, name) = (Arc::clone(&self.core), name.as_bytes().to_vec());
+        let ttl = self.settings.name_ttl;
+        self.answerer.answer(async move { core.lookup(parent.0, &name).await }, move |found| match found {
+            Ok(attributes) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &file_attr(&attributes), GENERATION),
+            // Inode 0 with a time to live: the kernel remembers that there is no such name.
+            Err(FsError::NoEntry) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &NO_ENTRY, GENERATION),
+            Err(error) => reply.error(errno("lookup", &error)),
+        });
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let core = Arc::clone(&self.core);
+        self.answerer.answer(async move { core.attributes(inode.0).await }, move |found| match found {
+            Ok(attributes) => reply.attr(&ATTRIBUTES_TTL, &file_attr(&attributes)),
+            Err(error) => reply.error(errno("getattr", &error)),
+        });
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if !self.settings.strict {
+            // The kernel then never asks again, keeps pages over opens, and sends no release.
+            return reply.error(Errno::ENOSYS);
+        }
+        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
+        if writes {
+            return reply.error(Errno::EROFS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let core = Arc::clone(&self.core);
+        self.answerer.answer(async move { core.read(inode.0, offset, size).await }, move |bytes| match bytes {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(errno("read", &error)),
+        });
+    }
+
+    fn opendir(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.is_denied(request) {
+            return reply.error(errno("opendir", &FsError::ProgramDenied));
+        }
+        reply.opened(FileHandle(0), FopenFlags::empty());
+    }
+
+    fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let core = Arc::clone(&self.core);
+        let work = async move { core.list(inode.0, offset, ENTRIES_PER_PAGE).await };
+        self.answerer.answer(work, move |entries| match entries {
+            Ok(entries) => {
+                for entry in &entries {
+                    let inode = INodeNo(entry.attributes.inode);
+                    if reply.add(inode, entry.cookie.number(), file_type(entry.attributes.kind), &entry.name) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(errno("readdir", &error)),
+        });
+    }
+
+    fn readdirplus(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let core = Arc::clone(&self.core);
+        let ttl = self.settings.name_ttl;
+        let work = async move { core.list(inode.0, offset, ENTRIES_PER_PAGE_PLUS).await };
+        self.answerer.answer(work, move |entries| match entries {
+            Ok(entries) => {
+                for entry in &entries {
+                    let attributes = file_attr(&entry.attributes);
+                    let cookie = entry.cookie.number();
+                    if reply.add(attributes.ino, cookie, &entry.name, &ttl, &attributes, GENERATION) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(errno("readdirplus", &error)),
+        });
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let (core, known) = (Arc::clone(&self.core), Arc::clone(&self.core));
+        let work = async move { core.totals().await };
+        // Whoever asks is mostly not after the totals, so that they must not hold anyone up.
+        self.answerer.answer_within(STATFS_PATIENCE, Late::Finish, work, move |totals| {
+            let totals = totals.unwrap_or_else(|error| {
+                tracing::info!(%error, "totals not known yet");
+                known.totals_known()
+            });
+            let blocks = totals.stored_bytes.div_ceil(u64::from(STATFS_BLOCK_BYTES));
+            reply.statfs(blocks, 0, 0, totals.files, 0, STATFS_BLOCK_BYTES, NAME_LEN_MAX, STATFS_BLOCK_BYTES);
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (core, name, caller) = (Arc::clone(&self.core), name.as_bytes().to_vec(), caller(request));
+        let invalidator = self.invalidator.clone();
+        let work = async move {
+            let gone = core.unlink(parent.0, &name, caller).await?;
+            // The kernel drops the name itself, unless it was told EIO because this took too long.
+            invalidator.send(Forget::Name(parent.0, name));
+            invalidator.send(Forget::Content(gone.number()));
+            Ok(())
+        };
+        // Short, since the kernel locks the directory meanwhile.
+        let deadline = self.settings.deadline.min(UNLINK_DEADLINE);
+        self.answerer.answer_within(deadline, Late::Finish, work, move |done| acknowledge("unlink", done, reply));
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (core, name, caller) = (Arc::clone(&self.core), name.as_bytes().to_vec(), caller(request));
+        let work = async move { core.remove_directory(parent.0, &name, caller).await };
+        let deadline = self.settings.deadline.min(UNLINK_DEADLINE);
+        self.answerer.answer_within(deadline, Late::Drop, work, move |done| acknowledge("rmdir", done, reply));
+    }
+
+    fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.settings.xattr {
+            return reply.error(Errno::ENOSYS);
+        }
+        let (core, name) = (Arc::clone(&self.core), name.as_bytes().to_vec());
+        let work = async move { core.extended_attribute(inode.0, &name).await };
+        self.answerer.answer(work, move |value| reply_xattr("getxattr", value, size, reply));
+    }
+
+    fn listxattr(&self, _: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.settings.xattr {
+            return reply.error(Errno::ENOSYS);
+        }
+        let core = Arc::clone(&self.core);
+        let work = async move { core.extended_attribute_names(inode.0).await };
+        self.answerer.answer(work, move |names| reply_xattr("listxattr", names, size, reply));
+    }
+
+    // Answered ENOSYS, these succeed without a request from then on; there is never anything to write back.
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    // The kernel does these by itself when told ENOSYS: permissions by mode, a file as one piece of data.
+
+    fn access(&self, _: &Request, _: INodeNo, _: fuser::AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: fuser::ReplyLseek) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.error(Errno::EINVAL);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // Everything else that would change something.
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(&self, _: &Request, _: INodeNo, _: &OsStr, _: INodeNo, _: &OsStr, _: RenameFlags, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // Without `strict` root gets this far, and what was written may stand in the page cache.
+        self.invalidator.send(Forget::Content(inode.0));
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+}
+
+/// The longest name, as statfs(2) tells it.
+const NAME_LEN_MAX: u32 = 255;
+
+/// The unit in which statfs(2) counts.
+const STATFS_BLOCK_BYTES: u32 = 4_096;
+
+/// The answer that a name does not exist.
+const NO_ENTRY: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};
+
+fn file_attr(attributes: &Attributes) -> FileAttr {
+    let time = system_time(attributes.mtime.seconds, attributes.mtime.nanos);
+    FileAttr {
+        ino: INodeNo(attributes.inode),
+        size: attributes.len,
+        blocks: attributes.len.div_ceil(512),
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind: file_type(attributes.kind),
+        perm: attributes.mode,
+        nlink: attributes.links,
+        uid: attributes.owner,
+        gid: attributes.group,
+        rdev: 0,
+        blksize: BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+const fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+    }
+}
+
+/// A time that the machine cannot express is shown as the epoch.
+fn system_time(seconds: i64, nanos: u32) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    let time = if seconds < 0 { epoch.checked_sub(whole) } else { epoch.checked_add(whole) };
+    time.and_then(|time| time.checked_add(Duration::from_nanos(u64::from(nanos)))).unwrap_or(epoch)
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { user: request.uid() }
+}
+
+fn acknowledge(operation: &'static str, done: Result<(), FsError>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(operation, &error)),
+    }
+}
+
+fn reply_xattr(operation: &'static str, value: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(len) if size == 0 => reply.size(len),
+            Ok(len) if len <= size => reply.data(&value),
+            Ok(_) | Err(_) => reply.error(Errno::ERANGE),
+        },
+        Err(error) => reply.error(errno(operation, &error)),
+    }
+}
+
+/// The number of an error. Trouble is logged here, where it ends.
+fn errno(operation: &'static str, error: &FsError) -> Errno {
+    if error.is_trouble() {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(operation, %error, cause, "request not served");
+    }
+    Errno::from_i32(error.errno().raw_os_error())
+}

@@ -1,0 +1,20 @@
+//! Mounts a DES archive as a file system.
+//!
+//! [`core`] is the file system itself, tested without a kernel; [`fuse`] puts it behind FUSE; [`mod@mount`], [`daemon`] and
+//! [`signals`] are the contract with mount(8). `docs/semantics.md` says what a mount shows, `docs/mount.md` how to mount.
+#![expect(clippy::arithmetic_side_effects, reason = "sums of small figures; what comes from outside is checked")]
+
+pub mod cli;
+pub mod config;
+pub mod core;
+pub mod daemon;
+pub mod exit;
+pub mod fuse;
+pub mod inode;
+pub mod limits;
+pub mod mount;
+pub mod names;
+pub mod options;
+pub mod serve;
+pub mod signals;
+pub mod source;

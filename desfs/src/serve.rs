@@ -1,0 +1,164 @@
+//! One mount from its beginning to its end.
+
+use std::fs::OpenOptions;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use desstore::{Clock, SystemClock};
+use sd_notify::NotifyState;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Role};
+use crate::core::{DeletionPolicy, FileSystem, Modes};
+use crate::daemon::{self, Started};
+use crate::exit::{Failure, reason_of};
+use crate::fuse::{Session, Settings};
+use crate::mount::{self, Attached, Claim};
+use crate::options::MountOptions;
+use crate::signals::{Signals, serve_until_end};
+
+/// Does what the arguments say, and tells the exit code of mount(8). `arguments` are those that the configuration was
+/// made of, for the second process.
+pub fn run(config: &Config, arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<ExitCode, Failure> {
+    match config.role {
+        Role::Starter => {
+            let target = mount::resolve(&config.mount_point)?;
+            let started = daemon::start(arguments, &target)?;
+            if config.verbose && started == Started::Ready {
+                say(&format!("desfs: {} mounted on {}", config.source_text, target.display()));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Role::Background => {
+            let served = serve(config);
+            if let Err(failure) = &served {
+                // After the report this goes to /dev/null.
+                daemon::report_failure(failure);
+                tracing::error!(%failure, "the mount ends");
+            }
+            Ok(served.map_or_else(|failure| failure.exit_code(), |()| ExitCode::SUCCESS))
+        }
+        Role::Foreground => serve(config).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn say(line: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+fn serve(config: &Config) -> Result<(), Failure> {
+    start_logging(config)?;
+    let target = mount::resolve(&config.mount_point)?;
+    let claim = mount::claim(&config.source_text, &target)?;
+    if claim == Claim::MountedAlready {
+        tell_nothing_to_do(config, &format!("{} is mounted on {} already", config.source_text, target.display()));
+        return Ok(());
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::system(format!("no threads: {error}")))?;
+    let handle = runtime.handle().clone();
+    runtime.block_on(async {
+        let mut signals = Signals::register().map_err(|error| Failure::system(error.to_string()))?;
+        let core = tokio::select! {
+            opened = open(config, &clock) => opened?,
+            () = signals.end() => return Err(Failure::interrupted()),
+        };
+        if config.fake {
+            tell_nothing_to_do(config, "everything but the mount is done");
+            return Ok(());
+        }
+        let Attached { device, mount_point } = mount::attach(&config.source_text, &target, &config.options)?;
+        let session = Session::start(device, Arc::clone(&core), settings(&config.options), handle, Arc::clone(&clock));
+        let session = session.map_err(|error| {
+            drop(mount_point.detach());
+            Failure::mount(format!("the kernel does not agree: {error}"))
+        })?;
+        mount_point.widen_read_ahead();
+        if config.role == Role::Background {
+            daemon::leave().map_err(|error| {
+                drop(mount_point.detach());
+                Failure::system(format!("cannot go to the background: {error}"))
+            })?;
+        }
+        tell_supervisor(config, NotifyState::Ready);
+        tracing::info!(source = config.source_text, target = %target.display(), "mounted");
+        let on_stop = || tell_supervisor(config, NotifyState::Stopping);
+        let ended = serve_until_end(session, signals, &mount_point, &core, &clock, on_stop).await;
+        ended.map_err(|error| {
+            drop(mount_point.detach());
+            Failure::internal(format!("serving ended: {error}"))
+        })?;
+        tracing::info!("unmounted");
+        Ok(())
+    })
+}
+
+/// Opens the archive and puts the file system on top of it.
+async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<FileSystem>, Failure> {
+    let archive = config.source.open(&config.options, Arc::clone(clock)).await?;
+    let options = &config.options;
+    let modes = Modes {
+        owner: options.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        group: options.group.unwrap_or_else(|| rustix::process::getegid().as_raw()),
+        group_may_delete: options.group.is_some(),
+        umask: options.umask,
+        exec: options.exec,
+    };
+    let policy = DeletionPolicy::new(options, host_name(), Arc::clone(clock));
+    Ok(Arc::new(FileSystem::new(archive, modes, policy)))
+}
+
+fn settings(options: &MountOptions) -> Settings {
+    Settings {
+        name_ttl: options.name_ttl(),
+        deadline: options.deadline,
+        strict: options.strict,
+        xattr: options.xattr,
+        denied_programs: options.denied_programs.clone(),
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// To stderr in the foreground, to `log=FILE` otherwise, if given.
+fn start_logging(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log_filter)
+        .map_err(|error| Failure::usage(format!("log filter {:?}: {}", config.log_filter, reason_of(&error))))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    match (&config.options.log, config.role) {
+        (Some(path), _) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.map_err(|error| Failure::usage(format!("log={}: {error}", path.display())))?;
+            builder.with_writer(Arc::new(file)).init();
+        }
+        (None, Role::Foreground) => builder.with_writer(std::io::stderr).init(),
+        (None, Role::Background | Role::Starter) => {}
+    }
+    Ok(())
+}
+
+fn tell_nothing_to_do(config: &Config, reason: &str) {
+    tracing::info!(reason);
+    if config.role == Role::Background {
+        daemon::report_nothing_to_do();
+    }
+}
+
+/// Tells systemd, where it supervises this process.
+fn tell_supervisor(config: &Config, state: NotifyState<'_>) {
+    if config.role == Role::Foreground
+        && let Err(error) = sd_notify::notify(&[state])
+    {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
