@@ -6,6 +6,7 @@
 //! answered with EIO by fuser, so that no request is left hanging (hence never `panic = "abort"`).
 
 mod answer;
+mod attributes;
 mod invalidation;
 mod operations;
 mod session;

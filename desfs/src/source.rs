@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use desfmt::layout;
 use desstore::{Archive, Clock, LocalStore, ObjectStore, ReadOptions, SystemRandom};
 
 use crate::exit::{Failure, reason_of};
@@ -67,7 +68,7 @@ fn examine(directory: &Path) -> Result<Contents, Failure> {
     let mut has_shards = false;
     for entry in entries {
         let name = entry.map_err(|error| Failure::mount(format!("source {shown}: {}", reason_of(&error))))?.file_name();
-        if name == "des.json" {
+        if name == layout::identity().as_str() {
             return Ok(Contents::Archive);
         }
         has_shards |= Path::new(&name).extension().is_some_and(|extension| extension == "des");
@@ -76,7 +77,8 @@ fn examine(directory: &Path) -> Result<Contents, Failure> {
         return Ok(Contents::Legacy);
     }
     Err(Failure::mount(format!(
-        "source {shown} holds neither des.json nor *.des shards; make an archive with: des-pack --archive {shown} ..."
+        "source {shown} holds neither {} nor *.des shards; make an archive with: des-pack --archive {shown} ...",
+        layout::identity()
     )))
 }
 
@@ -106,12 +108,15 @@ mod tests {
         std::fs::write(directory.path().join("20240115_3F_0000.des"), b"").unwrap();
         assert_eq!(examine(directory.path()).unwrap(), Contents::Legacy);
 
-        std::fs::write(directory.path().join("des.json"), b"").unwrap();
+        std::fs::write(directory.path().join(layout::identity().as_str()), b"").unwrap();
         assert_eq!(examine(directory.path()).unwrap(), Contents::Archive);
 
         assert!(examine(&directory.path().join("missing")).unwrap_err().to_string().contains("missing"));
         assert!(
-            examine(&directory.path().join("des.json")).unwrap_err().to_string().contains("a source is a directory")
+            examine(&directory.path().join(layout::identity().as_str()))
+                .unwrap_err()
+                .to_string()
+                .contains("a source is a directory")
         );
     }
 }

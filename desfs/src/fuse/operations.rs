@@ -8,23 +8,27 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
-use crate::core::{Attributes, Caller, FileSystem, FsError, Kind};
+use crate::core::{Caller, FileSystem, FsError};
 use crate::fuse::answer::{Answerer, Late};
+use crate::fuse::attributes::{NO_ENTRY, file_attr, file_type};
 use crate::fuse::invalidation::{Forget, Invalidator};
 use crate::fuse::session::{Settings, configure};
 use crate::limits::{ENTRIES_PER_PAGE, ENTRIES_PER_PAGE_PLUS, STATFS_PATIENCE, UNLINK_DEADLINE};
 
+/// The longest name, as statfs(2) tells it.
+const NAME_LEN_MAX: u32 = 255;
+
+/// The unit in which statfs(2) counts.
+const STATFS_BLOCK_BYTES: u32 = 4_096;
+
 /// How long the kernel may keep attributes: a file never changes, so as long as it likes.
 const ATTRIBUTES_TTL: Duration = Duration::from_hours(24);
-
-/// What stat(2) shows as the size of a good read.
-const BLOCK_BYTES: u32 = 64 << 10;
 
 /// No inode number is ever used for another file, so that there is one generation only.
 const GENERATION: Generation = Generation(0);
@@ -336,67 +340,6 @@ impl Filesystem for Operations {
     ) {
         reply.error(Errno::EROFS);
     }
-}
-
-/// The longest name, as statfs(2) tells it.
-const NAME_LEN_MAX: u32 = 255;
-
-/// The unit in which statfs(2) counts.
-const STATFS_BLOCK_BYTES: u32 = 4_096;
-
-/// The answer that a name does not exist.
-const NO_ENTRY: FileAttr = FileAttr {
-    ino: INodeNo(0),
-    size: 0,
-    blocks: 0,
-    atime: SystemTime::UNIX_EPOCH,
-    mtime: SystemTime::UNIX_EPOCH,
-    ctime: SystemTime::UNIX_EPOCH,
-    crtime: SystemTime::UNIX_EPOCH,
-    kind: FileType::RegularFile,
-    perm: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 0,
-    flags: 0,
-};
-
-fn file_attr(attributes: &Attributes) -> FileAttr {
-    let time = system_time(attributes.mtime.seconds, attributes.mtime.nanos);
-    FileAttr {
-        ino: INodeNo(attributes.inode),
-        size: attributes.len,
-        blocks: attributes.len.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind: file_type(attributes.kind),
-        perm: attributes.mode,
-        nlink: attributes.links,
-        uid: attributes.owner,
-        gid: attributes.group,
-        rdev: 0,
-        blksize: BLOCK_BYTES,
-        flags: 0,
-    }
-}
-
-const fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-    }
-}
-
-/// A time that the machine cannot express is shown as the epoch.
-fn system_time(seconds: i64, nanos: u32) -> SystemTime {
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let epoch = SystemTime::UNIX_EPOCH;
-    let time = if seconds < 0 { epoch.checked_sub(whole) } else { epoch.checked_add(whole) };
-    time.and_then(|time| time.checked_add(Duration::from_nanos(u64::from(nanos)))).unwrap_or(epoch)
 }
 
 fn caller(request: &Request) -> Caller {
