@@ -30,6 +30,7 @@ pub struct FileSystem {
     naming: Naming,
     modes: Modes,
     deletion: DeletionPolicy,
+    thinned_days: directory::ThinnedDays,
     totals: Mutex<Totals>,
 }
 
@@ -37,7 +38,14 @@ impl FileSystem {
     /// Shows an archive with these modes, under this policy of deletion.
     pub fn new(archive: Arc<Archive>, modes: Modes, deletion: DeletionPolicy) -> Self {
         let naming = Naming::new(archive.identity().archive, archive.bits());
-        Self { archive, naming, modes, deletion, totals: Mutex::default() }
+        Self {
+            archive,
+            naming,
+            modes,
+            deletion,
+            thinned_days: directory::ThinnedDays::default(),
+            totals: Mutex::default(),
+        }
     }
 
     /// What the file system is made of; for deletions, the policy of this mount and the nature of the archive together.
@@ -103,10 +111,10 @@ impl FileSystem {
         Node::of_number(inode).ok_or(FsError::Stale)
     }
 
-    /// The day that a name in the root stands for, if something visible is in it.
+    /// The day that a name in the root stands for, if it is shown.
     async fn lookup_day(&self, name: &[u8]) -> Result<Date, FsError> {
         let date = day_named(name)?;
-        if self.archive.day_is_empty(date).await? { Err(FsError::NoEntry) } else { Ok(date) }
+        if self.is_day_shown(date).await? { Ok(date) } else { Err(FsError::NoEntry) }
     }
 
     /// The visible file that a name in a day stands for.

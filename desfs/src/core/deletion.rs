@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use desstore::{Clock, Deleted, Deletion};
 
-use crate::core::{FileSystem, FsError, day_named};
+use crate::core::{FileSystem, FsError};
 use crate::inode::Node;
 use crate::options::{DeleteLimit, MountOptions, Permission};
 
@@ -85,13 +85,14 @@ impl FileSystem {
         match self.archive.delete(date, &file.uid, &deletion).await? {
             Deleted::Now => {
                 tracing::debug!(%date, user = caller.user, "deleted");
+                self.thinned_days.insert(date);
                 Ok(Node::File(date, file.birth))
             }
             Deleted::NotFound => Err(FsError::NoEntry),
         }
     }
 
-    /// Removes a day in which nothing visible is left, which it does by itself: this is for `rm -r`, which looked before.
+    /// Removes a day in which nothing visible is left from this mount. The archive is not changed.
     pub async fn remove_directory(&self, parent: u64, name: &[u8], caller: Caller) -> Result<(), FsError> {
         match self.node(parent)? {
             Node::Root => {}
@@ -101,15 +102,16 @@ impl FileSystem {
             }
             Node::File(..) => return Err(FsError::NotADirectory),
         }
-        let date = day_named(name)?;
-        if !self.archive.day_exists(date).await? {
-            return Err(FsError::NoEntry);
-        }
+        let date = self.lookup_day(name).await?;
         if !self.can_delete() {
             return Err(FsError::ReadOnly);
         }
         self.deletion.admit(caller)?;
-        if self.archive.day_is_empty(date).await? { Ok(()) } else { Err(FsError::NotEmpty) }
+        if !self.archive.day_is_empty(date).await? {
+            return Err(FsError::NotEmpty);
+        }
+        self.thinned_days.remove(date);
+        Ok(())
     }
 }
 

@@ -1,5 +1,8 @@
 //! Directories: the root with its days, a day with its files. A listing resumes at any position, whatever was deleted,
-//! packed or repacked meanwhile. A day is there for as long as something visible is in it.
+//! packed or repacked meanwhile.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use desfmt::Date;
 
@@ -15,6 +18,25 @@ pub struct DirectoryEntry {
     pub cookie: Cookie,
     /// Its attributes. The inode number is the one that stat(2) shows.
     pub attributes: Attributes,
+}
+
+/// Days that this mount has deleted from. Such a day is there until rmdir(2), also when it is empty: `rm -r` looks its
+/// directory up again after the last file has gone.
+#[derive(Debug, Default)]
+pub(super) struct ThinnedDays(Mutex<BTreeSet<Date>>);
+
+impl ThinnedDays {
+    fn contains(&self, date: Date) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&date)
+    }
+
+    pub(super) fn insert(&self, date: Date) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(date);
+    }
+
+    pub(super) fn remove(&self, date: Date) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&date);
+    }
 }
 
 impl FileSystem {
@@ -39,7 +61,12 @@ impl FileSystem {
             if entries.len() >= count_max {
                 break;
             }
-            if self.is_worth_showing(date).await {
+            // A day that cannot be read is shown: whoever looks in learns of it.
+            let is_shown = self.is_day_shown(date).await.unwrap_or_else(|error| {
+                tracing::warn!(%date, %error, "the day cannot be read");
+                true
+            });
+            if is_shown {
                 let (cookie, attributes) = (Cookie::of_day(date), self.day_attributes(date));
                 entries.push(DirectoryEntry { name: date.to_string(), cookie, attributes });
             }
@@ -63,15 +90,9 @@ impl FileSystem {
         Ok(entries)
     }
 
-    /// False for a day in which nothing is visible. A day that cannot be read is shown: whoever looks in learns of it.
-    async fn is_worth_showing(&self, date: Date) -> bool {
-        match self.archive.day_is_empty(date).await {
-            Ok(is_empty) => !is_empty,
-            Err(error) => {
-                tracing::warn!(%date, %error, "the day cannot be read");
-                true
-            }
-        }
+    /// True for a day in which something is visible, or was until this mount deleted it.
+    pub(super) async fn is_day_shown(&self, date: Date) -> Result<bool, FsError> {
+        Ok(self.thinned_days.contains(date) || !self.archive.day_is_empty(date).await?)
     }
 }
 

@@ -303,7 +303,7 @@ async fn another_mount_sees_a_deletion_within_its_ttl() {
 }
 
 #[tokio::test]
-async fn a_day_is_there_for_as_long_as_something_is_in_it() {
+async fn a_day_that_was_emptied_here_is_there_until_it_is_removed() {
     let fixture = Fixture::with(&["a", "b"]).await;
     fixture.pack(date("20240116"), &["c"]).await;
     let mount = fixture.mount("").await;
@@ -312,6 +312,9 @@ async fn a_day_is_there_for_as_long_as_something_is_in_it() {
     mount.unlink(day_inode(), b"a", as_user(0)).await.unwrap();
     mount.unlink(day_inode(), b"b", as_user(0)).await.unwrap();
 
+    mount.lookup(ROOT, b"20240115").await.unwrap();
+    assert_eq!(names(&mount, ROOT, 10).await, [".", "..", "20240115", "20240116"]);
+    assert_eq!(names(&fixture.mount("").await, ROOT, 10).await, [".", "..", "20240116"], "nobody else shows it");
     mount.remove_directory(ROOT, b"20240115", as_user(0)).await.unwrap();
     assert_eq!(errno(mount.lookup(ROOT, b"20240115").await), Errno::NOENT);
     assert_eq!(names(&mount, ROOT, 10).await, [".", "..", "20240116"]);
