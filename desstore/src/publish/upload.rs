@@ -59,8 +59,9 @@ impl ArchiveWriter {
                 manifest.is_terminal(&object.key) || manifest.shards.iter().any(|shard| shard.key == object.key)
             });
             let may_be_ours = !is_known && name.repack == 0 && object.len == shard.body.object_len();
-            if may_be_ours && let Owner::Ours(since) = self.owner(shard, &object.key).await? {
-                return Ok(Claim { adopted: true, ..claimed(shard, name, since) });
+            if may_be_ours && matches!(self.owner(shard, &object.key).await?, Owner::Ours(_)) {
+                // Created once more rather than taken as it is: the store then vouches that it is durable.
+                return Ok(Claim { adopted: true, ..self.upload(shard, name.split).await? });
             }
         }
         self.upload(shard, split).await
