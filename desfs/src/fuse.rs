@@ -8,7 +8,9 @@
 mod answer;
 mod attributes;
 mod invalidation;
+mod null;
 mod operations;
 mod session;
 
+pub use null::{NullTree, serve_null};
 pub use session::{Session, Settings};

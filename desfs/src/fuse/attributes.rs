@@ -2,9 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use fuser::{FileAttr, FileType, INodeNo};
+use fuser::{FileAttr, FileType, Generation, INodeNo};
 
 use crate::core::{Attributes, Kind};
+
+/// No inode number is ever used for another file, so that there is one generation only.
+pub(super) const GENERATION: Generation = Generation(0);
 
 /// What stat(2) shows as the size of a good read.
 const BLOCK_BYTES: u32 = 64 << 10;

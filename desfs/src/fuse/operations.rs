@@ -5,20 +5,20 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     TimeOrNow, WriteFlags,
 };
 
 use crate::core::{Caller, FileSystem, FsError};
 use crate::fuse::answer::{Answerer, Late};
-use crate::fuse::attributes::{NO_ENTRY, file_attr, file_type};
+use crate::fuse::attributes::{GENERATION, NO_ENTRY, file_attr, file_type};
 use crate::fuse::invalidation::{Forget, Invalidator};
-use crate::fuse::session::{Settings, configure};
+use crate::fuse::session::{ATTRIBUTES_TTL, Settings, configure};
 use crate::limits::{ENTRIES_PER_PAGE, ENTRIES_PER_PAGE_PLUS, STATFS_PATIENCE, UNLINK_DEADLINE};
 
 /// The longest name, as statfs(2) tells it.
@@ -26,12 +26,6 @@ const NAME_LEN_MAX: u32 = 255;
 
 /// The unit in which statfs(2) counts.
 const STATFS_BLOCK_BYTES: u32 = 4_096;
-
-/// How long the kernel may keep attributes: a file never changes, so as long as it likes.
-const ATTRIBUTES_TTL: Duration = Duration::from_hours(24);
-
-/// No inode number is ever used for another file, so that there is one generation only.
-const GENERATION: Generation = Generation(0);
 
 /// The file system as the kernel calls it.
 #[derive(Debug)]

@@ -31,6 +31,9 @@ pub struct Settings {
     pub denied_programs: BTreeSet<String>,
 }
 
+/// How long the kernel may keep attributes: a file never changes, so as long as it likes.
+pub(super) const ATTRIBUTES_TTL: Duration = Duration::from_hours(24);
+
 /// What the kernel may send at most in one write, and so what it asks for at most in one read.
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
 
