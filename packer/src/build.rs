@@ -25,6 +25,7 @@ use crate::spool::Spool;
 use crate::todo::Todo;
 
 use dedup::Contents;
+pub(crate) use sample::Sample;
 use verify::Verification;
 
 /// How shards are built.
@@ -92,14 +93,12 @@ impl Builder<'_> {
     /// Builds and verifies a shard of all that is still to be done. Blocks.
     pub(crate) fn build(&self, todo: &mut Todo) -> Result<Attempt, PackError> {
         let mut preloaded = sample::Preloaded::read(todo)?;
-        let samples = match &preloaded {
-            Some(loaded) => loaded.samples(),
+        let sample = match &preloaded {
+            Some(loaded) => loaded.sample(todo.bytes_left()),
             None => sample::spread(todo)?,
         };
-        let slices: Vec<&[u8]> = samples.iter().map(AsRef::as_ref).collect();
-        let codec = ShardCodec::choose(self.compression, self.frame_size, &slices, todo.bytes_left())?;
-        drop(slices);
-        drop(samples);
+        let codec = ShardCodec::choose(self.compression, self.frame_size, &sample, todo.bytes_left())?;
+        drop(sample);
         let mut build = Build::start(self, &codec)?;
         let mut rows = todo.rows();
         while let Some((position, row)) = rows.next_row(todo)? {

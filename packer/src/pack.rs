@@ -197,8 +197,8 @@ async fn execute(
             }
         }
     });
-    // While some shards are built, as many others are surveyed or published.
-    let tasks_max = run.config.jobs.get() * 2;
+    // While some shards are built, others are surveyed or wait for the disk and for each other's commits.
+    let tasks_max = run.config.jobs.get() + limits::SHARDS_PUBLISHING;
     let mut tasks: JoinSet<Result<Published, PackError>> = JoinSet::new();
     let mut published = Published::default();
     let mut failure = None;

@@ -1,6 +1,9 @@
-//! Some of a shard's files, to choose its codec by: all of a small shard, files spread evenly over a large one.
+//! Some of a shard's files, to choose its codec by.
+//!
+//! The sample consists of *runs*: files that follow each other in the shard, as they will lie in frames together. One half
+//! of it is for making a dictionary, the other for judging, so that no dictionary is praised for what it knows by heart.
 
-use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use desfmt::Digest;
 use desfmt::v3::Mtime;
@@ -9,6 +12,15 @@ use crate::error::PackError;
 use crate::limits;
 use crate::source::Source;
 use crate::todo::Todo;
+
+/// Contents of some files, or of their first part.
+#[derive(Debug, Default)]
+pub(crate) struct Sample<'a> {
+    /// To make a dictionary of, from all over the shard.
+    pub(crate) training: Vec<std::borrow::Cow<'a, [u8]>>,
+    /// To judge by, in runs.
+    pub(crate) judged: Vec<std::borrow::Cow<'a, [u8]>>,
+}
 
 /// A file that was read before its turn.
 #[derive(Debug)]
@@ -21,7 +33,7 @@ pub(super) struct Loaded {
 /// All files of a small shard, so that none is read twice.
 #[derive(Debug, Default)]
 pub(super) struct Preloaded {
-    files: std::collections::VecDeque<(usize, Loaded)>,
+    files: VecDeque<(usize, Loaded)>,
 }
 
 impl Preloaded {
@@ -45,9 +57,18 @@ impl Preloaded {
         Ok(Some(preloaded))
     }
 
-    /// A part of the files, in proportion to the shard: judging all would cost as much as packing all.
-    pub(super) fn samples(&self) -> Vec<Cow<'_, [u8]>> {
-        self.files.iter().map(|(_, file)| Cow::Borrowed(file.content.as_slice())).collect()
+    /// A part of the files: judging all of a small shard would cost as much as packing it.
+    pub(super) fn sample(&self, bytes: u64) -> Sample<'_> {
+        let mut chooser = Chooser::new(bytes);
+        let mut sample = Sample::default();
+        for (_, file) in &self.files {
+            let len = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
+            match chooser.choose(len) {
+                Choice::Skip | Choice::Train => sample.training.push(file.content.as_slice().into()),
+                Choice::Judge => sample.judged.push(head_of(&file.content, limits::SAMPLE_FILE_BYTES).into()),
+            }
+        }
+        sample
     }
 
     /// The file of a row, if it was read.
@@ -57,25 +78,97 @@ impl Preloaded {
     }
 }
 
+fn head_of(content: &[u8], len: u64) -> &[u8] {
+    content.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(content)
+}
+
 /// Files from all over a large shard. What cannot be read is left to be reported later.
-pub(super) fn spread(todo: &Todo) -> Result<Vec<Cow<'static, [u8]>>, PackError> {
-    let share = (todo.bytes_left() / limits::SAMPLE_BYTES).max(1);
-    let mut samples = Vec::new();
-    let mut passed = 0_u64;
-    let mut next_at = 0_u64;
+pub(super) fn spread(todo: &Todo) -> Result<Sample<'static>, PackError> {
+    let mut chooser = Chooser::new(todo.bytes_left());
+    let mut sample = Sample::default();
     let mut rows = todo.rows();
     while let Some((_, row)) = rows.next_row(todo)? {
-        let part = row.len.min(limits::SAMPLE_FILE_BYTES);
-        passed += part;
-        if passed <= next_at || part == 0 {
-            continue;
-        }
-        next_at = passed + part * (share - 1);
+        let (to, len) = match chooser.choose(row.len) {
+            Choice::Skip => continue,
+            Choice::Train => (&mut sample.training, limits::TRAINING_FILE_BYTES),
+            Choice::Judge => (&mut sample.judged, limits::SAMPLE_FILE_BYTES),
+        };
         if let Ok(mut source) = Source::open(&row)
-            && let Ok(head) = source.head(part)
+            && let Ok(head) = source.head(row.len.min(len))
         {
-            samples.push(Cow::Owned(head));
+            to.push(head.into());
         }
     }
-    Ok(samples)
+    Ok(sample)
+}
+
+/// What a file of the shard is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Skip,
+    Train,
+    Judge,
+}
+
+/// Chooses runs of files, evenly over the bytes of a shard.
+#[derive(Debug)]
+struct Chooser {
+    /// The distance between the beginnings of two runs.
+    distance: u64,
+    /// Bytes of the files so far.
+    passed: u64,
+    next_run: u64,
+    /// Bytes that the current run still wants.
+    wanted: u64,
+    runs: u64,
+}
+
+impl Chooser {
+    fn new(shard_bytes: u64) -> Self {
+        let sample = (shard_bytes / limits::SAMPLE_SHARE).clamp(limits::SAMPLE_BYTES_MIN, limits::SAMPLE_BYTES_MAX);
+        let runs = (sample / limits::SAMPLE_RUN_BYTES).max(2);
+        Self { distance: (shard_bytes / runs).max(1), passed: 0, next_run: 0, wanted: 0, runs: 0 }
+    }
+
+    fn choose(&mut self, len: u64) -> Choice {
+        if self.passed >= self.next_run {
+            self.next_run = self.passed + self.distance;
+            self.wanted = limits::SAMPLE_RUN_BYTES;
+            self.runs += 1;
+        }
+        self.passed += len;
+        if self.wanted == 0 {
+            return Choice::Skip;
+        }
+        self.wanted = self.wanted.saturating_sub(len.min(limits::SAMPLE_FILE_BYTES));
+        if self.runs.is_multiple_of(2) { Choice::Judge } else { Choice::Train }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many files are taken for what, and how many runs there are.
+    fn chosen(lens: &[u64]) -> (usize, usize, u64) {
+        let mut chooser = Chooser::new(lens.iter().sum());
+        let choices: Vec<_> = lens.iter().map(|len| chooser.choose(*len)).collect();
+        let count = |wanted| choices.iter().filter(|choice| **choice == wanted).count();
+        (count(Choice::Train), count(Choice::Judge), chooser.runs)
+    }
+
+    #[test]
+    fn a_sample_is_a_small_part_in_two_halves() {
+        let (train, judge, runs) = chosen(&vec![2_000; 100_000]);
+        assert!((250..600).contains(&train) && (250..600).contains(&judge), "{train} {judge}");
+        assert!((40..80).contains(&runs), "{runs}");
+        let (train, judge, _) = chosen(&vec![12_000; 250]);
+        assert!((3..20).contains(&train) && (3..20).contains(&judge), "{train} {judge}");
+    }
+
+    #[test]
+    fn large_files_count_by_their_first_part() {
+        let (train, judge, _) = chosen(&[50 << 20; 20]);
+        assert!(train > 2 && judge > 2, "{train} {judge}");
+    }
 }
