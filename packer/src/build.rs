@@ -66,6 +66,10 @@ pub(crate) enum Attempt {
 pub(crate) struct SpoolFile(PathBuf);
 
 impl SpoolFile {
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -159,7 +163,7 @@ impl BodyFile {
 
 impl<'a> Build<'a> {
     fn start(builder: &Builder<'a>, codec: &ShardCodec) -> Result<Self, PackError> {
-        let file = SpoolFile(builder.spool.fresh_path(".des"));
+        let file = SpoolFile::new(builder.spool.fresh_path(".des"));
         let path = file.path().to_owned();
         let created = File::options().read(true).write(true).create_new(true).open(&path);
         let out = BufWriter::with_capacity(1 << 20, created.map_err(|source| PackError::spool(&path, source))?);

@@ -10,6 +10,7 @@
 mod build;
 mod compression;
 mod error;
+pub mod flat;
 mod input;
 mod issue;
 pub mod limits;

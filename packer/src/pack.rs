@@ -6,15 +6,17 @@
 mod intake;
 mod shard;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use desfmt::BucketBits;
 use desfmt::v3::FrameSize;
-use desstore::{ArchiveWriter, Clock, ObjectStore, Randomness};
+use desfmt::{BucketBits, layout};
+use desstore::{ArchiveWriter, Clock, Depth, ObjectStore, Randomness};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -63,12 +65,12 @@ pub struct Config {
 
 /// What all parts of a run share.
 #[derive(Debug)]
-struct Run {
-    config: Config,
-    spool: Spool,
-    pool: Pool,
-    issues: Arc<IssueLog>,
-    progress: Arc<Progress>,
+pub(crate) struct Run {
+    pub(crate) config: Config,
+    pub(crate) spool: Spool,
+    pub(crate) pool: Pool,
+    pub(crate) issues: Arc<IssueLog>,
+    pub(crate) progress: Arc<Progress>,
     /// Shards that may be built at once.
     jobs: Semaphore,
     /// Entries of shards under way, in thousands.
@@ -87,8 +89,9 @@ pub async fn run(
 ) -> Result<Report, PackError> {
     let started = clock.monotonic();
     let existing = ArchiveWriter::open(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&random)).await?;
-    if let Some(writer) = &existing {
-        refuse_other_bits(config.bits, writer.identity().bits())?;
+    match &existing {
+        Some(writer) => refuse_other_bits(config.bits, writer.identity().bits())?,
+        None => refuse_other_contents(store.as_ref()).await?,
     }
     let run = Arc::new(blocking(move || Run::prepare(config, progress)).await?);
     let intake = blocking({
@@ -143,8 +146,26 @@ fn refuse_other_bits(asked: Option<BucketBits>, there: BucketBits) -> Result<(),
     }
 }
 
+/// Makes sure that a place without an identity is no archive that has lost it, and none of the ancestor.
+async fn refuse_other_contents(store: &dyn ObjectStore) -> Result<(), PackError> {
+    for prefix in [layout::MANIFESTS, "shards/", "tombstones/"] {
+        if let Some(object) = store.list(prefix, Depth::Recursive, None).await?.objects.first() {
+            let key = &object.key;
+            return Err(PackError::refused(format!(
+                "there is {key} and no des.json: an archive that has lost its identity"
+            )));
+        }
+    }
+    let top = store.list("", Depth::Direct, None).await?;
+    if let Some(object) = top.objects.iter().find(|object| object.key.as_str().ends_with(".des")) {
+        let key = &object.key;
+        return Err(PackError::refused(format!("{key} is a flat shard of the ancestor; --format 2 packs beside it")));
+    }
+    Ok(())
+}
+
 impl Run {
-    fn prepare(config: Config, progress: Arc<Progress>) -> Result<Self, PackError> {
+    pub(crate) fn prepare(config: Config, progress: Arc<Progress>) -> Result<Self, PackError> {
         let spool = Spool::open(&config.spool).map_err(|source| PackError::spool(&config.spool, source))?;
         let report = config.report.as_deref();
         let issues = IssueLog::open(report)
@@ -157,20 +178,22 @@ impl Run {
 
     async fn plan(self: &Arc<Self>, intake: &Arc<Intake>, bits: BucketBits) -> Result<(Plan, RowLog), PackError> {
         let (run, intake) = (Arc::clone(self), Arc::clone(intake));
-        blocking(move || {
-            let planner = Planner {
-                bits,
-                limits: run.config.shard_limits,
-                share: run.config.share,
-                spool: &run.spool,
-                issues: &run.issues,
-            };
-            let (plan, sorted) = planner.plan(&intake.rows).map_err(|source| PackError::spool("rows", source))?;
-            let volume = plan.volume();
-            run.progress.planned(volume.files, volume.bytes);
-            Ok((plan, sorted))
-        })
-        .await
+        blocking(move || run.plan_now(&intake, bits)).await
+    }
+
+    /// Sorts and plans; blocks.
+    pub(crate) fn plan_now(&self, intake: &Intake, bits: BucketBits) -> Result<(Plan, RowLog), PackError> {
+        let planner = Planner {
+            bits,
+            limits: self.config.shard_limits,
+            share: self.config.share,
+            spool: &self.spool,
+            issues: &self.issues,
+        };
+        let (plan, sorted) = planner.plan(&intake.rows).map_err(|source| PackError::spool("rows", source))?;
+        let volume = plan.volume();
+        self.progress.planned(volume.files, volume.bytes);
+        Ok((plan, sorted))
     }
 }
 

@@ -15,11 +15,11 @@ use crate::rows::{Row, RowLog, RowLogWriter};
 
 /// The rows of the input that can be packed.
 #[derive(Debug)]
-pub(super) struct Intake {
-    pub(super) rows: RowLog,
-    pub(super) days: BTreeMap<Date, Volume>,
+pub(crate) struct Intake {
+    pub(crate) rows: RowLog,
+    pub(crate) days: BTreeMap<Date, Volume>,
     /// All rows, also those that cannot.
-    pub(super) count: u64,
+    pub(crate) count: u64,
 }
 
 struct Spooling<'a> {
@@ -31,7 +31,7 @@ struct Spooling<'a> {
 }
 
 impl Run {
-    pub(super) fn read_input(&self) -> Result<Intake, PackError> {
+    pub(crate) fn read_input(&self) -> Result<Intake, PackError> {
         let mut spooling = Spooling {
             writer: RowLogWriter::new(&self.spool),
             days: BTreeMap::new(),

@@ -2,7 +2,6 @@
 
 mod crashing;
 mod racing;
-mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +11,7 @@ use desfmt::v3::FrameSize;
 use desfmt::{BucketBits, Uid};
 use desstore::{Archive, Deletion, LocalStore, ReadOptions, SystemClock, SystemRandom};
 
-use self::world::{World, entries, visible};
+use super::testing::{self, World, entries, visible};
 use super::*;
 use crate::compression::CodecChoice;
 use crate::issue::Outcome;
@@ -22,7 +21,7 @@ async fn what_was_packed_reads_back_from_memory_and_from_disk() {
     let world = World::mixed(1, 150);
     let place = tempfile::tempdir().unwrap();
     let local = Arc::new(LocalStore::create(place.path(), Arc::new(SystemClock::new())).unwrap());
-    let stores: [Arc<dyn ObjectStore>; 2] = [world::memory(), local];
+    let stores: [Arc<dyn ObjectStore>; 2] = [testing::memory(), local];
     for store in stores {
         let report = world.pack(&store).await.unwrap();
 
@@ -36,7 +35,7 @@ async fn what_was_packed_reads_back_from_memory_and_from_disk() {
 #[tokio::test]
 async fn packing_again_packs_nothing() {
     let world = World::mixed(2, 120);
-    let store = world::memory();
+    let store = testing::memory();
     world.pack(&store).await.unwrap();
     let before = entries(&store).await;
 
@@ -50,7 +49,7 @@ async fn packing_again_packs_nothing() {
 #[tokio::test]
 async fn new_files_join_a_day_that_is_packed_already() {
     let world = World::mixed(3, 100);
-    let store = world::memory();
+    let store = testing::memory();
     world.part(0..60).pack(&store).await.unwrap();
 
     let report = world.pack(&store).await.unwrap();
@@ -65,7 +64,7 @@ async fn every_codec_and_frame_size_reads_back() {
     let world = World::mixed(4, 80);
     for choice in [CodecChoice::Auto, CodecChoice::Zstd, CodecChoice::Lz4, CodecChoice::Stored] {
         for frame_size in [0, 512, 8 << 10, 1 << 20] {
-            let store = world::memory();
+            let store = testing::memory();
             let mut config = world.config();
             config.compression.choice = choice;
             config.frame_size = FrameSize::new(frame_size).unwrap();
@@ -82,7 +81,7 @@ async fn other_content_under_a_known_uid_is_a_conflict_and_the_stored_one_stays(
     let mut world = World::new();
     world.add("20240301", "a", b"first");
     world.add("20240301", "b", b"same");
-    let store = world::memory();
+    let store = testing::memory();
     world.pack(&store).await.unwrap();
     let stored = visible(&store).await;
     let mut second = World::new();
@@ -104,7 +103,7 @@ async fn a_deleted_uid_does_not_come_back() {
     let mut world = World::new();
     world.add("20240301", "gone", b"secret");
     world.add("20240301", "kept", b"open");
-    let store = world::memory();
+    let store = testing::memory();
     world.pack(&store).await.unwrap();
     let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SystemRandom));
     let archive = Archive::open(Arc::clone(&store), ReadOptions::default(), clock, random).await.unwrap();
@@ -129,7 +128,7 @@ async fn bad_files_are_left_out_and_named() {
     fs::remove_file(world.source("absent")).unwrap();
     fs::write(world.source("longer"), b"longer than its row").unwrap();
     fs::write(world.source("shorter"), b"").unwrap();
-    let store = world::memory();
+    let store = testing::memory();
     let report_file = world.path("report.json");
     let config = Config { report: Some(report_file.clone()), ..world.config() };
 
@@ -150,7 +149,7 @@ async fn a_shard_of_nothing_but_bad_files_is_no_shard() {
     let mut world = World::new();
     world.add("20240301", "absent", b"x");
     fs::remove_file(world.source("absent")).unwrap();
-    let store = world::memory();
+    let store = testing::memory();
 
     let report = world.pack(&store).await.unwrap();
 
@@ -160,12 +159,12 @@ async fn a_shard_of_nothing_but_bad_files_is_no_shard() {
 
 #[tokio::test]
 async fn equal_contents_are_stored_once() {
-    let noise = world::noise(6, 40_000);
+    let noise = testing::noise(6, 40_000);
     let mut world = World::new();
     for number in 0..100 {
         world.add("20240301", &format!("copy-{number}"), &noise);
     }
-    let store = world::memory();
+    let store = testing::memory();
     let config = Config { bits: BucketBits::new(0), ..world.config() };
 
     let report = world.pack_as(config, &store).await.unwrap();
@@ -177,12 +176,12 @@ async fn equal_contents_are_stored_once() {
 
 #[tokio::test]
 async fn large_files_are_streamed_and_shared() {
-    let (first, second) = (world::noise(7, 3_300_000), world::noise(8, 3_300_000));
+    let (first, second) = (testing::noise(7, 3_300_000), testing::noise(8, 3_300_000));
     let mut world = World::new();
     for (uid, content) in [("1", &first), ("2", &first), ("3", &second), ("4", &second)] {
         world.add("20240301", uid, content);
     }
-    let store = world::memory();
+    let store = testing::memory();
     let config = Config { bits: BucketBits::new(0), ..world.config() };
 
     let report = world.pack_as(config, &store).await.unwrap();
@@ -195,7 +194,7 @@ async fn large_files_are_streamed_and_shared() {
 #[tokio::test]
 async fn shards_are_split_at_their_limits() {
     let world = World::mixed(9, 200);
-    let store = world::memory();
+    let store = testing::memory();
     let shard_limits = ShardLimits { bytes: 20_000, entries: 7 };
 
     let report = world.pack_as(Config { shard_limits, ..world.config() }, &store).await.unwrap();
@@ -212,7 +211,7 @@ async fn shards_are_split_at_their_limits() {
 #[tokio::test]
 async fn an_archive_keeps_its_number_of_bits() {
     let world = World::mixed(10, 20);
-    let store = world::memory();
+    let store = testing::memory();
     let with_bits = |bits| Config { bits: BucketBits::new(bits), ..world.config() };
     assert_eq!(world.pack_as(with_bits(6), &store).await.unwrap().n_bits, 6);
 
@@ -223,21 +222,36 @@ async fn an_archive_keeps_its_number_of_bits() {
 }
 
 #[tokio::test]
+async fn what_is_not_an_empty_place_is_not_made_an_archive() {
+    let world = World::mixed(15, 10);
+    for (key, reason) in [("20240301_0A_0000.des", "--format 2"), ("manifests/20240301.json", "lost its identity")] {
+        let store = testing::memory();
+        let key = desfmt::ObjectKey::new(key).unwrap();
+        store.put(&key, desstore::Payload::Bytes(bytes::Bytes::from_static(b"x"))).await.unwrap();
+
+        let error = world.pack(&store).await.unwrap_err();
+
+        assert!(error.to_string().contains(reason), "{error}");
+        assert_eq!(store.list("", Depth::Recursive, None).await.unwrap().objects.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let world = World::mixed(11, 20);
-    let store = world::memory();
+    let store = testing::memory();
 
     let report = world.pack_as(Config { dry_run: true, ..world.config() }, &store).await.unwrap();
 
     assert_eq!(report.plan.as_ref().unwrap().volume().files, world.count());
     assert_eq!(report.files, 0);
-    assert_eq!(store.list("", desstore::Depth::Recursive, None).await.unwrap().objects, []);
+    assert_eq!(store.list("", Depth::Recursive, None).await.unwrap().objects, []);
 }
 
 #[tokio::test]
 async fn workers_fill_an_archive_together() {
     let world = World::mixed(12, 100);
-    let store = world::memory();
+    let store = testing::memory();
     let count = NonZeroU32::new(3).unwrap();
     for index in 0..3 {
         let share = Share { index, count };
@@ -254,19 +268,19 @@ async fn a_broken_manifest_publishes_nothing() {
     let manifest = world.manifest();
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, text.trim_end_matches(']')).unwrap();
-    let store = world::memory();
+    let store = testing::memory();
     let config = Config { input: Input::Manifest { file: Some(manifest) }, ..world.config() };
 
     let error = world.pack_as(config, &store).await.unwrap_err();
 
     assert!(matches!(error, PackError::Input { .. }), "{error}");
-    assert_eq!(store.list("", desstore::Depth::Recursive, None).await.unwrap().objects, []);
+    assert_eq!(store.list("", Depth::Recursive, None).await.unwrap().objects, []);
 }
 
 #[tokio::test]
 async fn nothing_stays_in_the_spool() {
     let world = World::mixed(14, 50);
-    world.pack(&world::memory()).await.unwrap();
+    world.pack(&testing::memory()).await.unwrap();
     let left: Vec<_> = fs::read_dir(world.path("spool")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
 }

@@ -4,13 +4,16 @@ mod cli;
 mod console;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, SystemClock, SystemRandom};
+use packer::pack::Config;
 use packer::{PackError, Progress, Report};
+use tokio::runtime::Runtime;
 
 use cli::{Args, Request};
 
@@ -75,11 +78,9 @@ fn run(request: Request) -> Result<Report, PackError> {
     config.input.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     if format == 2 {
-        return Err(PackError::Refused { reason: "format 2 is not built yet".to_owned() });
+        return run_flat(config, &archive, &clock);
     }
-    let died = |error: std::io::Error| PackError::Died { source: Box::new(error) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(died)?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let progress = Arc::new(Progress::default());
         let store: Arc<dyn ObjectStore> = if config.dry_run && !archive.try_exists().unwrap_or(true) {
             // Nothing is there and nothing is to be made: plan against an empty archive.
@@ -96,4 +97,19 @@ fn run(request: Request) -> Result<Report, PackError> {
         drop(shown.await);
         result
     })
+}
+
+/// Packs into a flat directory of the ancestor, with its progress shown beside.
+fn run_flat(config: Config, directory: &Path, clock: &Arc<dyn Clock>) -> Result<Report, PackError> {
+    let runtime = runtime()?;
+    let progress = Arc::new(Progress::default());
+    let shown = runtime.spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
+    let result = packer::flat::run(config, directory, clock.as_ref(), progress);
+    shown.abort();
+    result
+}
+
+fn runtime() -> Result<Runtime, PackError> {
+    let died = |error: std::io::Error| PackError::Died { source: Box::new(error) };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(died)
 }

@@ -6,8 +6,8 @@ use desfmt::BucketBits;
 use desstore::fault::{FaultRates, FaultStore, Phase};
 use desstore::{ObjectStore, Randomness, SystemRandom};
 
-use super::world::{self, World, visible};
 use crate::pack::Config;
+use crate::pack::testing::{self, World, visible};
 
 /// Small, but with several days, groups and splits.
 fn small_world(seed: u64) -> World {
@@ -30,7 +30,7 @@ async fn a_run_after_a_crash_at_any_call_completes_the_archive_and_doubles_nothi
     let seed = SystemRandom.next();
     println!("seed {seed}");
     let world = small_world(seed);
-    let (traced, store) = faulty(&world::memory(), seed);
+    let (traced, store) = faulty(&testing::memory(), seed);
     world.pack_as(config(&world), &store).await.unwrap();
     let calls = traced.calls();
     // Survey, claim, upload, read back and commit of several shards, and the creation: fewer would mean that the trace is
@@ -40,7 +40,7 @@ async fn a_run_after_a_crash_at_any_call_completes_the_archive_and_doubles_nothi
     let mut hit = 0;
     for phase in Phase::ALL {
         for call in &calls {
-            let inner = world::memory();
+            let inner = testing::memory();
             let (faults, store) = faulty(&inner, seed);
             faults.crash_at(call.number, phase);
             let outcome = world.pack_as(config(&world), &store).await;
@@ -70,7 +70,7 @@ async fn a_crash_publishes_nothing_wrong_even_before_the_next_run() {
     let world = small_world(seed);
     let expected = world.expected();
     for number in 0..120 {
-        let inner = world::memory();
+        let inner = testing::memory();
         let (faults, store) = faulty(&inner, seed);
         faults.crash_at(number, Phase::After);
         drop(world.pack_as(config(&world), &store).await);
@@ -87,7 +87,7 @@ async fn runs_on_a_store_that_fails_by_chance_converge() {
         let seed = SystemRandom.next();
         println!("round {round}, seed {seed}");
         let world = small_world(seed);
-        let inner = world::memory();
+        let inner = testing::memory();
         let (faults, store) = faulty(&inner, seed);
         let rates = FaultRates { throttled: 5_000, unavailable: 10_000, ack_lost: 20_000, ..FaultRates::default() };
         faults.set_rates(rates);

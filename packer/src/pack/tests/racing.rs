@@ -6,8 +6,8 @@ use desfmt::BucketBits;
 use desstore::{LocalStore, ObjectStore, SystemClock};
 use tokio::task::JoinSet;
 
-use super::world::{self, World, visible};
 use crate::pack::Config;
+use crate::pack::testing::{self, World, visible};
 
 fn config(world: &World) -> Config {
     let shard_limits = crate::plan::ShardLimits { bytes: 1 << 20, entries: 20 };
@@ -40,7 +40,7 @@ async fn packers_with_overlapping_input_pack_each_file_once_in_memory() {
     for racers in [2, 4] {
         for seed in 20..26 {
             let world = World::mixed(seed, 120);
-            race(&world, &overlapping(&world, racers), &[world::memory()]).await;
+            race(&world, &overlapping(&world, racers), &[testing::memory()]).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Files that a test knows, manifests of them, and what an archive shows of them.
+//! For tests: files that a test knows, manifests of them, and what an archive shows of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -26,15 +26,15 @@ use crate::report::Report;
 use crate::source_time::TimeRules;
 
 /// Day and uid, and the content.
-pub(super) type Contents = BTreeMap<(String, String), Vec<u8>>;
+pub(crate) type Contents = BTreeMap<(String, String), Vec<u8>>;
 
 /// An empty store in memory.
-pub(super) fn memory() -> Arc<dyn ObjectStore> {
+pub(crate) fn memory() -> Arc<dyn ObjectStore> {
     Arc::new(MemoryStore::new(Arc::new(SystemClock::new())))
 }
 
 /// Bytes that nothing compresses.
-pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     SeededRandom::new(seed).fill(&mut bytes);
     bytes
@@ -50,18 +50,18 @@ struct KnownFile {
 
 /// Files in a directory of their own.
 #[derive(Debug, Clone)]
-pub(super) struct World {
+pub(crate) struct World {
     place: Arc<tempfile::TempDir>,
     files: Vec<KnownFile>,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { place: Arc::new(tempfile::tempdir().unwrap()), files: Vec::new() }
     }
 
     /// So many files of all kinds over three days.
-    pub(super) fn mixed(seed: u64, count: usize) -> Self {
+    pub(crate) fn mixed(seed: u64, count: usize) -> Self {
         let random = SeededRandom::new(seed);
         let mut world = Self::new();
         for number in 0..count {
@@ -83,36 +83,36 @@ impl World {
         world
     }
 
-    pub(super) fn add(&mut self, day: &str, uid: &str, content: &[u8]) {
+    pub(crate) fn add(&mut self, day: &str, uid: &str, content: &[u8]) {
         let source = self.path(&format!("source-{}", self.files.len()));
         fs::write(&source, content).unwrap();
         self.files.push(KnownFile { day: day.to_owned(), uid: uid.to_owned(), content: content.to_vec(), source });
     }
 
     /// The same world with some of its files only.
-    pub(super) fn part(&self, range: Range<usize>) -> Self {
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
         Self { place: Arc::clone(&self.place), files: self.files[range].to_vec() }
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         u64::try_from(self.files.len()).unwrap()
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
     /// Where the bytes of a uid come from.
-    pub(super) fn source(&self, uid: &str) -> PathBuf {
+    pub(crate) fn source(&self, uid: &str) -> PathBuf {
         self.files.iter().find(|file| file.uid == uid).unwrap().source.clone()
     }
 
-    pub(super) fn expected(&self) -> Contents {
+    pub(crate) fn expected(&self) -> Contents {
         self.files.iter().map(|file| ((file.day.clone(), file.uid.clone()), file.content.clone())).collect()
     }
 
     /// Writes a manifest of all files.
-    pub(super) fn manifest(&self) -> PathBuf {
+    pub(crate) fn manifest(&self) -> PathBuf {
         let rows = self.files.iter().map(|file| {
             let (year, rest) = file.day.split_at(4);
             let (month, day) = rest.split_at(2);
@@ -130,7 +130,7 @@ impl World {
         path
     }
 
-    pub(super) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             input: Input::Manifest { file: Some(self.manifest()) },
             times: TimeRules::default(),
@@ -146,16 +146,16 @@ impl World {
         }
     }
 
-    pub(super) async fn pack(&self, store: &Arc<dyn ObjectStore>) -> Result<Report, PackError> {
+    pub(crate) async fn pack(&self, store: &Arc<dyn ObjectStore>) -> Result<Report, PackError> {
         self.pack_as(self.config(), store).await
     }
 
-    pub(super) async fn pack_as(&self, config: Config, store: &Arc<dyn ObjectStore>) -> Result<Report, PackError> {
+    pub(crate) async fn pack_as(&self, config: Config, store: &Arc<dyn ObjectStore>) -> Result<Report, PackError> {
         let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SystemRandom));
         Box::pin(run(config, Arc::clone(store), clock, random, Arc::new(Progress::default()))).await
     }
 
-    pub(super) async fn assert_one_live_shard_each(&self, store: &Arc<dyn ObjectStore>) {
+    pub(crate) async fn assert_one_live_shard_each(&self, store: &Arc<dyn ObjectStore>) {
         let mut shards: HashMap<(String, String), Vec<String>> = HashMap::new();
         for (name, shard) in entries(store).await {
             shards.entry(name).or_default().push(shard);
@@ -167,13 +167,18 @@ impl World {
 }
 
 /// All that an archive shows. Nothing where there is no archive.
-pub(super) async fn visible(store: &Arc<dyn ObjectStore>) -> Contents {
-    let mut shown = Contents::new();
+pub(crate) async fn visible(store: &Arc<dyn ObjectStore>) -> Contents {
     if store.head(&desfmt::layout::identity()).await.is_err() {
-        return shown;
+        return Contents::new();
     }
     let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SystemRandom));
     let archive = Archive::open(Arc::clone(store), ReadOptions::default(), clock, random).await.unwrap();
+    shown(&archive).await
+}
+
+/// All that an open archive shows.
+pub(crate) async fn shown(archive: &Archive) -> Contents {
+    let mut shown = Contents::new();
     for day in archive.days().await.unwrap().iter().copied() {
         let mut after = None;
         loop {
@@ -192,7 +197,7 @@ pub(super) async fn visible(store: &Arc<dyn ObjectStore>) -> Contents {
 }
 
 /// Every entry of every live shard, with the key of the shard.
-pub(super) async fn entries(store: &Arc<dyn ObjectStore>) -> Vec<((String, String), String)> {
+pub(crate) async fn entries(store: &Arc<dyn ObjectStore>) -> Vec<((String, String), String)> {
     let mut found = Vec::new();
     for object in list_all(store.as_ref(), "manifests/", Depth::Recursive, 10_000).await.unwrap() {
         let manifest = store.get(&object.key, DOCUMENT_LEN_MAX).await.unwrap();
