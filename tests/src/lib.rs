@@ -17,6 +17,7 @@
 mod corpus;
 mod dataset;
 mod inspect;
+mod isolation;
 mod mount;
 mod names;
 mod packed;

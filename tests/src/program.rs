@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::isolation;
+
 /// What a program said and how it ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -132,14 +134,21 @@ pub fn programs_dir() -> &'static Path {
         let test = env::current_exe().expect("path of the running test");
         let deps = test.parent().expect("directory of the running test");
         let programs = deps.parent().expect("directory of the programs").to_path_buf();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--bins", "--workspace"]);
-        build.arg("--target-dir").arg(programs.parent().expect("target directory"));
-        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace"));
-        if programs.ends_with("release") {
-            build.arg("--release");
+        if !isolation::is_on() {
+            build(&programs);
+            isolation::run_again_in_it(&test, &programs);
         }
-        assert!(build.status().expect("cargo").success(), "the programs do not build");
         programs
     })
+}
+
+fn build(programs: &Path) {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--locked", "--bins", "--workspace"]);
+    build.arg("--target-dir").arg(programs.parent().expect("target directory"));
+    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace"));
+    if programs.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().expect("cargo").success(), "the programs do not build");
 }

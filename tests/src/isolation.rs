@@ -1,0 +1,31 @@
+//! Tests run in mount and process namespaces of their own: what they mount never shows outside, whatever daemon is left
+//! ends with them, and mount(8) finds the programs of this build without their being installed.
+//!
+//! mount(8) clears the environment of its helpers, so that `PATH` cannot lead it to our programs. In the namespace their
+//! directory lies over `/usr/local/sbin`, where the helper looks.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, exit};
+
+/// Set in the namespaces.
+const MARK: &str = "DES_TESTS_ISOLATED";
+
+/// Runs as the first process of the namespaces, where it also reaps the daemons that lose their parents.
+const FIRST: &str = "mount --bind \"$1\" /usr/local/sbin || exit 1; shift; \"$@\"; exit $?";
+
+/// True in the namespaces.
+pub(crate) fn is_on() -> bool {
+    env::var_os(MARK).is_some()
+}
+
+/// Runs this test program again in namespaces of their own, with the same arguments, and ends as that run ends.
+pub(crate) fn run_again_in_it(test: &Path, programs: &Path) -> ! {
+    assert!(rustix::process::geteuid().is_root(), "these tests mount file systems: run them as root");
+    assert!(Path::new("/dev/fuse").try_exists().unwrap_or(false), "/dev/fuse is missing: try modprobe fuse");
+    let mut again = Command::new("unshare");
+    again.args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    again.args(["bash", "-c", FIRST, "bash"]).arg(programs).arg(test).args(env::args_os().skip(1)).env(MARK, "1");
+    let status = again.status().expect("unshare(1)");
+    exit(status.code().unwrap_or(1))
+}
