@@ -7,7 +7,7 @@ use futures_util::future;
 use crate::archive::ArchiveError;
 use crate::clock::Randomness;
 use crate::error::StoreErrorKind;
-use crate::store::{ETag, ObjectStore, Payload};
+use crate::store::{Depth, ETag, ObjectStore, Payload, list_all};
 
 /// What a store makes of conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,16 @@ pub enum Conditions {
 /// How many writers race for one key.
 const RACERS: u8 = 8;
 
+/// Where probes write.
+const PREFIX: &str = "probe/";
+
+/// More keys than this were never left by probes.
+const LEFT_MAX: usize = 10_000;
+
 /// Tries conditional writes on fresh keys below `probe/` and removes them again. About 25 requests.
 pub async fn probe(store: &dyn ObjectStore, random: &dyn Randomness) -> Result<Conditions, ArchiveError> {
     let key = |name: &str| {
-        let text = format!("probe/{:016x}-{name}", random.next());
+        let text = format!("{PREFIX}{:016x}-{name}", random.next());
         ObjectKey::new(&text).map_err(|error| ArchiveError::refused(error.to_string()))
     };
     let (single, raced) = (key("single")?, key("raced")?);
@@ -35,6 +41,14 @@ pub async fn probe(store: &dyn ObjectStore, random: &dyn Randomness) -> Result<C
         store.delete(key).await?;
     }
     found
+}
+
+/// Removes the keys of all probes.
+pub(crate) async fn clear_probes(store: &dyn ObjectStore) -> Result<(), ArchiveError> {
+    for object in list_all(store, PREFIX, Depth::Recursive, LEFT_MAX).await? {
+        store.delete(&object.key).await?;
+    }
+    Ok(())
 }
 
 async fn try_conditions(
@@ -91,5 +105,29 @@ fn refused<T>(outcome: Result<T, crate::StoreError>) -> Result<bool, ArchiveErro
             | StoreErrorKind::Corrupt
             | StoreErrorKind::Unsupported => Err(error.into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use desfmt::{BucketBits, Timestamp};
+
+    use super::*;
+    use crate::{ArchiveWriter, Clock, ManualClock, MemoryStore, SeededRandom};
+
+    #[tokio::test]
+    async fn creating_an_archive_takes_away_what_a_dead_probe_left() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let left = ObjectKey::new("probe/0123456789abcdef-raced").unwrap();
+        store.put_if_absent(&left, Payload::Bytes(Bytes::from_static(b"x"))).await.unwrap();
+
+        let random = Arc::new(SeededRandom::new(1));
+        ArchiveWriter::create(Arc::clone(&store), BucketBits::default(), clock, random).await.unwrap();
+
+        let keys = list_all(store.as_ref(), "", Depth::Recursive, 10).await.unwrap();
+        assert_eq!(keys.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["des.json"]);
     }
 }

@@ -19,7 +19,7 @@ pub use survey::{Survey, UidState};
 use crate::archive::{Archive, ArchiveError, ReadOptions, read_identity};
 use crate::clock::{Clock, Randomness};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::probe::{Conditions, probe};
+use crate::probe::{Conditions, clear_probes, probe};
 use crate::store::{ObjectStore, Payload};
 
 /// The right to change an archive. Share it by [`Arc`]; any number of them may work on one archive.
@@ -69,6 +69,9 @@ pub enum Outcome {
 /// How often a step that others can win is tried.
 const ATTEMPTS_MAX: u32 = 12;
 
+/// How often a store is probed: who creates the archive at the same time may disturb a probe.
+const PROBES_MAX: u32 = 3;
+
 impl ArchiveWriter {
     /// Opens an archive for writing; `None` where there is none yet.
     pub async fn open(
@@ -89,9 +92,8 @@ impl ArchiveWriter {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Randomness>,
     ) -> Result<Self, ArchiveError> {
-        if probe(store.as_ref(), random.as_ref()).await? != Conditions::Honoured {
-            let reason = "the store does not honour conditional writes, so several writers could overwrite each other";
-            return Err(ArchiveError::refused(reason));
+        if let Some(identity) = prove_conditions(store.as_ref(), random.as_ref()).await? {
+            return Ok(Self::new(store, clock, random, identity));
         }
         let mut id = [0; 16];
         random.fill(&mut id);
@@ -181,4 +183,28 @@ impl ArchiveWriter {
 /// True when a conditional create has failed in a way that leaves open what is there now.
 pub(crate) const fn is_unsettled(error: &StoreError) -> bool {
     matches!(error.kind, StoreErrorKind::AlreadyExists | StoreErrorKind::Unavailable | StoreErrorKind::Throttled)
+}
+
+/// Proves that a store honours conditions, and takes away what probes of dead processes have left. The identity, where
+/// somebody else has created the archive meanwhile.
+///
+/// Taking away may hit the probe of somebody else that is under way: that one then proves nothing and is made again.
+async fn prove_conditions(store: &dyn ObjectStore, random: &dyn Randomness) -> Result<Option<Identity>, ArchiveError> {
+    let reason = "the store does not honour conditional writes, so several writers could overwrite each other";
+    let mut failure = ArchiveError::refused(reason);
+    for _ in 0..PROBES_MAX {
+        let found = probe(store, random).await;
+        if let Some(identity) = read_identity(store).await? {
+            return Ok(Some(identity));
+        }
+        match found {
+            Ok(Conditions::Honoured) => {
+                clear_probes(store).await?;
+                return Ok(None);
+            }
+            Ok(Conditions::CreateOnly | Conditions::Ignored) => {}
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
