@@ -119,6 +119,12 @@ pub fn identity() -> ObjectKey {
 /// The prefix of all manifests.
 pub const MANIFESTS: &str = "manifests/";
 
+/// The prefix of all shards.
+pub const SHARDS: &str = "shards/";
+
+/// The prefix of all tombstones.
+pub const TOMBSTONES: &str = "tombstones/";
+
 /// The manifest of a day.
 pub fn manifest(date: Date) -> ObjectKey {
     ObjectKey::built(format!("{MANIFESTS}{date}.json"))
@@ -131,38 +137,38 @@ pub fn parse_manifest(key: &str) -> Option<Date> {
 
 /// The prefix of all shard objects of a day.
 pub fn shards_prefix(date: Date) -> String {
-    format!("shards/{date}/")
+    format!("{SHARDS}{date}/")
 }
 
 /// A shard object.
 pub fn shard(name: &ShardName) -> ObjectKey {
-    ObjectKey::built(format!("shards/{}/{name}", name.group.date))
+    ObjectKey::built(format!("{SHARDS}{}/{name}", name.group.date))
 }
 
 /// The shard that a key names.
 pub fn parse_shard(key: &str, bits: BucketBits) -> Option<ShardName> {
-    let (date, name) = key.strip_prefix("shards/")?.split_once('/')?;
+    let (date, name) = key.strip_prefix(SHARDS)?.split_once('/')?;
     ShardName::parse(name, bits).filter(|name| name.group.date.to_string() == date)
 }
 
 /// The prefix of all tombstones of a day.
 pub fn tombstones_prefix(date: Date) -> String {
-    format!("tombstones/{date}/")
+    format!("{TOMBSTONES}{date}/")
 }
 
 /// The folded tombstones of a group.
 pub fn folded_tombstones(group: &Group) -> ObjectKey {
-    ObjectKey::built(format!("tombstones/{}/{}.json", group.date, group.bucket.hex(group.bits)))
+    ObjectKey::built(format!("{TOMBSTONES}{}/{}.json", group.date, group.bucket.hex(group.bits)))
 }
 
 /// The record of one deletion. `operation` is a `UUIDv7`.
 pub fn tombstone_record(group: &Group, operation: Uuid, uid: UidHash) -> ObjectKey {
-    ObjectKey::built(format!("tombstones/{}/{}/{operation}-{uid}.json", group.date, group.bucket.hex(group.bits)))
+    ObjectKey::built(format!("{TOMBSTONES}{}/{}/{operation}-{uid}.json", group.date, group.bucket.hex(group.bits)))
 }
 
 /// A batch of deletions of one group. `operation` is a `UUIDv7`.
 pub fn tombstone_batch(group: &Group, operation: Uuid) -> ObjectKey {
-    ObjectKey::built(format!("tombstones/{}/{}/{operation}-batch.json", group.date, group.bucket.hex(group.bits)))
+    ObjectKey::built(format!("{TOMBSTONES}{}/{}/{operation}-batch.json", group.date, group.bucket.hex(group.bits)))
 }
 
 /// What a key below `tombstones/` is.
@@ -178,7 +184,7 @@ pub enum TombstoneKey {
 
 /// Reads a key below `tombstones/`.
 pub fn parse_tombstone(key: &str, bits: BucketBits) -> Option<TombstoneKey> {
-    let (date, rest) = key.strip_prefix("tombstones/")?.split_once('/')?;
+    let (date, rest) = key.strip_prefix(TOMBSTONES)?.split_once('/')?;
     let (date, rest) = (date.parse().ok()?, rest.strip_suffix(".json")?);
     let group = |hex: &str| Bucket::parse_hex(hex, bits).map(|bucket| Group { date, bucket, bits });
     let Some((hex, name)) = rest.split_once('/') else {

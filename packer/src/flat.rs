@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use desfmt::legacy::LegacyName;
-use desfmt::{BucketBits, Group};
+use desfmt::{BucketBits, Group, layout};
 use desstore::Clock;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
@@ -67,7 +67,7 @@ pub fn run(config: Config, directory: &Path, clock: &dyn Clock, progress: Arc<Pr
 fn claim(directory: &Path) -> Result<File, PackError> {
     let failed = |source| PackError::spool(directory, source);
     fs::create_dir_all(directory).map_err(failed)?;
-    if directory.join("des.json").try_exists().map_err(failed)? {
+    if directory.join(layout::identity().as_str()).try_exists().map_err(failed)? {
         return Err(PackError::refused("this is an archive of DES (there is a des.json); format 2 has no place in it"));
     }
     let handle = File::open(directory).map_err(failed)?;

@@ -148,7 +148,7 @@ fn refuse_other_bits(asked: Option<BucketBits>, there: BucketBits) -> Result<(),
 
 /// Makes sure that a place without an identity is no archive that has lost it, and none of the ancestor.
 async fn refuse_other_contents(store: &dyn ObjectStore) -> Result<(), PackError> {
-    for prefix in [layout::MANIFESTS, "shards/", "tombstones/"] {
+    for prefix in [layout::MANIFESTS, layout::SHARDS, layout::TOMBSTONES] {
         if let Some(object) = store.list(prefix, Depth::Recursive, None).await?.objects.first() {
             let key = &object.key;
             return Err(PackError::refused(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use des_tests::{Mount, command, contents, files_below, golden, run, scratch, shown_name};
+use des_tests::{Mount, Packed, command, contents, des_pack, files_below, golden, run, scratch, shown_name};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -171,4 +171,53 @@ fn a_shard_cut_short_is_an_error_for_its_files_only() {
     assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
     let other = known.iter().find(|file| file.shard[..11] != victim.shard[..11] && file.shard.starts_with("20240301"));
     assert!(fs::read(mount.path().join(other.unwrap().path())).is_ok());
+}
+
+#[test]
+fn what_is_written_in_format_2_reads_back() {
+    let mut packed = Packed::random(91, 3);
+    packed.corpus.add_random(92, 300);
+    packed.corpus.add("20240301", "big", vec![b'b'; (10 << 20) + 1]);
+    packed.corpus.add("20240302", "the same again", vec![b'b'; (10 << 20) + 1]);
+    packed.corpus.add("20240302", "just not big", vec![b'c'; 10 << 20]);
+    let flat = packed.place().join("flat");
+    let pack = |manifest: &str| {
+        let mut pack = des_pack(&flat);
+        pack.args(["--format", "2", "--n-bits", "6", "--input-json"]).arg(packed.corpus.manifest(manifest));
+        run(&mut pack).success();
+        files_below(&flat)
+    };
+
+    let files = pack("first");
+
+    assert_eq!(files.iter().filter(|path| path.starts_with("_bigFiles")).count(), 1, "the same content, once");
+    let is_known = |path: &&PathBuf| {
+        path.starts_with("_bigFiles")
+            || path.extension().is_some_and(|end| end == "des")
+            || path.ends_with(".spool/lock")
+    };
+    let others: Vec<_> = files.iter().filter(|path| !is_known(path)).collect();
+    assert!(others.is_empty(), "{others:?}");
+    packed.assert_shown_in(Mount::new(&flat, "n_bits=6").path(), &[]);
+    assert_eq!(pack("second"), files, "packing the same again adds nothing");
+}
+
+#[test]
+fn a_big_file_that_was_changed_is_an_error_and_its_name_is_never_a_path() {
+    let packed = Packed::of(|corpus| {
+        corpus.add("20240301", "big", vec![b'b'; (10 << 20) + 1]);
+        corpus.add("20240301", "small", "small");
+    });
+    let flat = packed.place().join("flat");
+    run(des_pack(&flat).args(["--format", "2", "--input-json"]).arg(packed.corpus.manifest("flat"))).success();
+    let big = files_below(&flat).into_iter().find(|path| path.starts_with("_bigFiles")).unwrap();
+    let mut bytes = fs::read(flat.join(&big)).unwrap();
+    bytes[5_000_000] ^= 1;
+    fs::write(flat.join(&big), bytes).unwrap();
+    let mount = Mount::new(&flat, "");
+
+    let error = fs::read(mount.file("20240301", "big")).expect_err("changed bytes were served");
+
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
+    assert_eq!(fs::read(mount.file("20240301", "small")).unwrap(), b"small");
 }
