@@ -21,8 +21,8 @@ pub const PATH_BYTES: usize = 4_095;
 /// Entries of one shard. Some 200 bytes of memory are spent on each while it is built.
 pub const SHARD_ENTRIES: u64 = 1 << 20;
 
-/// Uids and metadata of one shard, in bytes weighted as [`crate::rows`] says. They are kept in memory while it is built,
-/// and the format limits the uids that tell index pages apart.
+/// Uids and metadata of one shard, in bytes; long uids weigh more than they are long. They are kept in memory while it is
+/// built, and the format limits the uids that tell index pages apart.
 pub const SHARD_INDEX_BYTES: u64 = 64 << 20;
 
 /// Entries of all shards that are being built at once.

@@ -157,7 +157,9 @@ async fn refuse_other_contents(store: &dyn ObjectStore) -> Result<(), PackError>
         }
     }
     let top = store.list("", Depth::Direct, None).await?;
-    if let Some(object) = top.objects.iter().find(|object| object.key.as_str().ends_with(".des")) {
+    if let Some(object) =
+        top.objects.iter().find(|object| matches!(object.key.as_str().rsplit_once('.'), Some((_, "des"))))
+    {
         let key = &object.key;
         return Err(PackError::refused(format!("{key} is a flat shard of the ancestor; --format 2 packs beside it")));
     }

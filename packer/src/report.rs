@@ -131,7 +131,11 @@ impl fmt::Display for Report {
             writeln!(f, "dry run: nothing was written")?;
         } else {
             let (bytes_in, bytes_out) = (ByteSize(self.bytes_in), ByteSize(self.bytes_out));
-            writeln!(f, "packed     {} files, {bytes_in} into {bytes_out}, ratio {}", self.files, self.ratio())?;
+            write!(f, "packed     {} files", self.files)?;
+            if self.files > 0 {
+                write!(f, ", {bytes_in} into {bytes_out}, ratio {}", self.ratio())?;
+            }
+            writeln!(f)?;
             write!(f, "shards     {}", self.shards)?;
             if self.adopted > 0 {
                 write!(f, ", {} of them uploaded by an earlier run", self.adopted)?;
@@ -148,7 +152,7 @@ impl fmt::Display for Report {
         writeln!(f, "conflicts  {}", self.conflicts)?;
         writeln!(f, "failed     {}", self.failed)?;
         write!(f, "time       {elapsed:.2} s")?;
-        if !self.dry_run {
+        if self.files > 0 {
             write!(f, ", {}/s", self.rate())?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest};
+use desfmt::layout;
 use desfmt::v3::{FrameSize, PageNumber, ShardIndex};
 use desstore::{
     Archive, Depth, MemoryStore, ObjectStore, Randomness, ReadOptions, SeededRandom, SystemClock, SystemRandom,
@@ -168,7 +169,7 @@ impl World {
 
 /// All that an archive shows. Nothing where there is no archive.
 pub(crate) async fn visible(store: &Arc<dyn ObjectStore>) -> Contents {
-    if store.head(&desfmt::layout::identity()).await.is_err() {
+    if store.head(&layout::identity()).await.is_err() {
         return Contents::new();
     }
     let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SystemRandom));
@@ -199,7 +200,7 @@ pub(crate) async fn shown(archive: &Archive) -> Contents {
 /// Every entry of every live shard, with the key of the shard.
 pub(crate) async fn entries(store: &Arc<dyn ObjectStore>) -> Vec<((String, String), String)> {
     let mut found = Vec::new();
-    for object in list_all(store.as_ref(), "manifests/", Depth::Recursive, 10_000).await.unwrap() {
+    for object in list_all(store.as_ref(), layout::MANIFESTS, Depth::Recursive, 10_000).await.unwrap() {
         let manifest = store.get(&object.key, DOCUMENT_LEN_MAX).await.unwrap();
         let manifest: Manifest = document::decode(&manifest.bytes).unwrap();
         for shard in &manifest.shards {
