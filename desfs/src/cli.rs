@@ -1,8 +1,73 @@
 //! The command line of desfs, which is also the one that mount(8) uses for its helpers.
+//!
+//! The first word alone tells a sub-command from a mount. So a source that is called like a sub-command is written
+//! `./path`, and the helper of mount(8), which gets its source from others, knows no sub-commands at all.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
+
+/// What desfs is asked to do.
+#[derive(Debug, Clone)]
+pub enum Invocation {
+    /// To mount.
+    Mount(Arguments),
+    /// To say where a file is.
+    Path(PathArguments),
+}
+
+/// A command line that cannot be understood, or asks for help.
+#[derive(Debug)]
+pub struct Misuse {
+    /// What to print.
+    pub error: clap::Error,
+    /// The exit code of a wrong command line: mount(8) wants another one than people are used to.
+    pub exit_code: u8,
+}
+
+impl Invocation {
+    /// Reads a command line, the program's name first.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, Misuse> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let is_helper = words.first().and_then(|program| Path::new(program).file_name()).is_some_and(|name| {
+            // As mount(8) calls it.
+            name.as_encoded_bytes().starts_with(b"mount.")
+        });
+        let task = words.get(1).filter(|_| !is_helper).and_then(|word| word.to_str());
+        let rest = || words.iter().skip(1);
+        match task {
+            Some("path") => PathArguments::try_parse_from(rest()).map(Self::Path).map_err(|error| (error, 2)),
+            Some(_) | None => Arguments::try_parse_from(&words).map(Self::Mount).map_err(|error| (error, 1)),
+        }
+        .map_err(|(error, exit_code)| Misuse { exit_code: if error.use_stderr() { exit_code } else { 0 }, error })
+    }
+}
+
+/// Says where a file is below a mount: `YYYYMMDD/NAME`.
+///
+/// Exit codes: 0 it is printed, 1 there can be no such file, 2 wrong arguments.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "desfs path", bin_name = "desfs path", version)]
+pub struct PathArguments {
+    /// The file's uid
+    pub uid: String,
+
+    /// When it was created, with its time zone: 2024-01-15T09:30:00Z
+    pub created_at: String,
+
+    /// The archive; needed for a uid whose name is longer than 255 bytes, and for one of the ancestor
+    #[arg(long, value_name = "SOURCE")]
+    pub archive: Option<String>,
+
+    /// How many bits the archive has; one of DES knows that itself
+    #[arg(long, value_name = "N")]
+    pub n_bits: Option<u8>,
+
+    /// Say its group too, and what the names of the group's shards begin with
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+}
 
 /// Mounts a DES archive as a file system.
 ///
@@ -13,7 +78,8 @@ use clap::Parser;
 #[command(
     name = "desfs",
     version,
-    after_help = "See docs/mount.md for all options and docs/semantics.md for what the mount shows."
+    after_help = "Besides: desfs path UID CREATED_AT says where a file is (desfs path --help).\n\n\
+                  See docs/mount.md for all options and docs/semantics.md for what the mount shows."
 )]
 pub struct Arguments {
     /// The archive: a directory
@@ -61,4 +127,38 @@ pub struct Arguments {
     /// The part that serves in the background: reports to the part that waits
     #[arg(long = "report-to-stdout", hide = true)]
     pub reports: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, Misuse> {
+        Invocation::parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+        PathArguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_first_word_tells_a_sub_command_from_a_mount() {
+        assert!(matches!(parse("desfs path INV-17 2024-01-15T00:00Z"), Ok(Invocation::Path(_))));
+        for line in
+            ["desfs ./path /mnt", "desfs /srv/a path", "desfs -o ro path /mnt", "/sbin/mount.fuse.desfs path /mnt"]
+        {
+            assert!(matches!(parse(line), Ok(Invocation::Mount(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_command_line_has_the_exit_code_that_its_reader_expects() {
+        for (line, exit_code) in [("desfs", 1), ("desfs path", 2), ("desfs --help", 0), ("desfs path --help", 0)] {
+            assert_eq!(parse(line).unwrap_err().exit_code, exit_code, "{line}");
+        }
+    }
 }

@@ -110,10 +110,4 @@ mod tests {
         assert!(config(&["desfs", "/srv/a", "/mnt/a", "-N", "/proc/1/ns/mnt"]).is_err());
         assert!(config(&["desfs", "/srv/a", "/mnt/a", "-t", "ext4"]).is_err());
     }
-
-    #[test]
-    fn the_arguments_are_sound() {
-        use clap::CommandFactory;
-        Arguments::command().debug_assert();
-    }
 }

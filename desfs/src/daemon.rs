@@ -29,8 +29,9 @@ const NOTHING_TO_DO: &str = "nothing to do";
 /// Starts the mount in the background and waits for its report.
 pub fn start(arguments: impl IntoIterator<Item = OsString>, target: &Path) -> Result<Started, Failure> {
     let mut child = Command::new(own_program())
-        .args(arguments)
+        // First, so that no source is taken for a sub-command.
         .arg("--report-to-stdout")
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

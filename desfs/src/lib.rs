@@ -12,6 +12,7 @@ pub mod exit;
 pub mod fuse;
 pub mod inode;
 pub mod limits;
+pub mod locate;
 pub mod mount;
 pub mod names;
 pub mod options;

@@ -56,13 +56,10 @@ impl Naming {
 
     /// The file name of a uid: 1 to 255 bytes, without `/` and NUL.
     pub fn encode(&self, uid: &Uid) -> String {
-        let escaped = escape(uid.as_str());
-        match tail_start(&escaped) {
-            None if escaped.len() <= NAME_LEN_MAX => return escaped,
-            // The escape makes it two bytes longer.
-            Some(tilde) if escaped.len() + 2 <= NAME_LEN_MAX => return escape_tilde(&escaped, tilde),
-            None | Some(_) => {}
-        }
+        let escaped = match whole_name(uid) {
+            Ok(name) => return name,
+            Err(escaped) => escaped,
+        };
         // A uid of the archive can always be routed; another one gets a name that no lookup finds.
         let bucket = bucket_of(uid.as_str(), self.bits).map_or(0, Bucket::number);
         format!("{}~{bucket:04X}-{}", prefix_of(&escaped), self.hash_head(uid))
@@ -97,6 +94,17 @@ impl Naming {
         let mut hash = self.hasher.hash(uid.as_str()).to_string();
         hash.truncate(16);
         hash
+    }
+}
+
+/// The file name of a uid that is shown whole, which is the same in every archive; else the escaped uid.
+pub fn whole_name(uid: &Uid) -> Result<String, String> {
+    let escaped = escape(uid.as_str());
+    match tail_start(&escaped) {
+        None if escaped.len() <= NAME_LEN_MAX => Ok(escaped),
+        // The escape makes it two bytes longer.
+        Some(tilde) if escaped.len() + 2 <= NAME_LEN_MAX => Ok(escape_tilde(&escaped, tilde)),
+        None | Some(_) => Err(escaped),
     }
 }
 

@@ -24,5 +24,6 @@ mod e2e {
     mod real_files;
     mod refusing;
     mod rejecting;
+    mod sql;
     mod units;
 }
