@@ -24,7 +24,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::error::PackError;
 use crate::issue::Outcome;
-use crate::pack::{Config, Run};
+use crate::pack::{Config, Done, Run};
 use crate::plan::{ShardPlan, ShardPlans};
 use crate::progress::Progress;
 use crate::report::{Published, Report};
@@ -48,19 +48,19 @@ pub fn run(config: Config, directory: &Path, clock: &dyn Clock, progress: Arc<Pr
     let bits = bits.ok_or_else(|| PackError::refused(format!("format 2 knows n_bits from {BITS_MIN} to 16")))?;
     let _alone = if config.dry_run { None } else { Some(claim(directory)?) };
     let run = Run::prepare(config, progress)?;
+    let outcome = pack(&run, directory, bits);
+    run.conclude(outcome, clock.monotonic().saturating_sub(started))
+}
+
+fn pack(run: &Run, directory: &Path, bits: BucketBits) -> Result<Done, PackError> {
     let intake = run.read_input()?;
-    let (plan, sorted) = run.plan_now(&intake, bits)?;
-    let mut published = Published::default();
-    if !run.config.dry_run {
-        published = FlatRun::open(&run, directory, bits)?.execute(&sorted)?;
-    }
-    let mut report = Report::new(intake.count, plan, published, run.issues.counts());
-    report.dry_run = run.config.dry_run;
-    report.issues = run.issues.kept();
-    report.elapsed = clock.monotonic().saturating_sub(started);
-    let path = run.config.report.clone().unwrap_or_default();
-    run.issues.finish(&report).map_err(|source| PackError::spool(path, source))?;
-    Ok(report)
+    let (plan, sorted) = run.plan(&intake, bits)?;
+    let published = if run.config.dry_run {
+        Published::default()
+    } else {
+        FlatRun::open(run, directory, bits)?.execute(&sorted)?
+    };
+    Ok(Done { rows: intake.count, plan, published })
 }
 
 /// Takes the directory for this run alone; held until the file is dropped.

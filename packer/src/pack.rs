@@ -13,10 +13,11 @@ mod tests;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use desfmt::v3::FrameSize;
 use desfmt::{BucketBits, layout};
-use desstore::{ArchiveWriter, Clock, Depth, ObjectStore, Randomness};
+use desstore::{ArchiveError, ArchiveWriter, Clock, Depth, ObjectStore, Randomness};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -94,44 +95,60 @@ pub async fn run(
         None => refuse_other_contents(store.as_ref()).await?,
     }
     let run = Arc::new(blocking(move || Run::prepare(config, progress)).await?);
+    let create = |bits| ArchiveWriter::create(store, bits, Arc::clone(&clock), random);
+    let outcome = Box::pin(pack(&run, existing, create)).await;
+    let elapsed = clock.monotonic().saturating_sub(started);
+    blocking(move || run.conclude(outcome, elapsed)).await
+}
+
+/// Reads, plans, builds and publishes.
+async fn pack<F>(
+    run: &Arc<Run>,
+    existing: Option<ArchiveWriter>,
+    create: impl FnOnce(BucketBits) -> F,
+) -> Result<Done, PackError>
+where
+    F: Future<Output = Result<ArchiveWriter, ArchiveError>>,
+{
     let intake = blocking({
-        let run = Arc::clone(&run);
+        let run = Arc::clone(run);
         move || run.read_input()
     })
     .await?;
-
-    let mut bits = match &existing {
-        Some(writer) => writer.identity().bits(),
-        None => run.config.bits.unwrap_or_else(|| choose_bits(&intake.days)),
+    let mut bits = run.config.bits.unwrap_or_else(|| choose_bits(&intake.days));
+    let writer = match existing {
+        Some(writer) => Some(writer),
+        // Nothing is made for nothing.
+        None if run.config.dry_run || intake.days.is_empty() => None,
+        None => Some(create(bits).await?),
     };
-    let rows = intake.count;
-    let intake = Arc::new(intake);
-    let (mut plan, mut sorted) = run.plan(&intake, bits).await?;
-    let mut published = Published::default();
-    if !run.config.dry_run && plan.volume().files > 0 {
-        let writer = match existing {
-            Some(writer) => writer,
-            None => ArchiveWriter::create(store, bits, Arc::clone(&clock), random).await?,
-        };
-        if writer.identity().bits() != bits {
-            // Somebody else has created the archive meanwhile, by another volume.
-            bits = writer.identity().bits();
-            refuse_other_bits(run.config.bits, bits)?;
-            (plan, sorted) = run.plan(&intake, bits).await?;
-        }
-        drop(intake);
-        published = Box::pin(execute(&run, Arc::new(writer), sorted, bits)).await?;
+    if let Some(writer) = &writer {
+        // Somebody else may have created the archive meanwhile, by another volume.
+        bits = writer.identity().bits();
+        refuse_other_bits(run.config.bits, bits)?;
     }
-    let mut report = Report::new(rows, plan, published, run.issues.counts());
-    report.dry_run = run.config.dry_run;
-    report.issues = run.issues.kept();
-    report.elapsed = clock.monotonic().saturating_sub(started);
-    blocking(move || {
-        let path = run.config.report.clone().unwrap_or_default();
-        run.issues.finish(&report).map_err(|source| PackError::spool(path, source))?;
-        Ok(report)
-    })
-    .await
+    let rows = intake.count;
+    let planning = Arc::clone(run);
+    let (plan, sorted) = blocking(move || planning.plan(&intake, bits)).await?;
+    let published = match writer {
+        Some(writer) if !run.config.dry_run => Box::pin(execute(run, Arc::new(writer), sorted, bits)).await?,
+        Some(_) | None => Published::default(),
+    };
+    Ok(Done { rows, plan, published })
+}
+
+/// What a run has done.
+pub(crate) struct Done {
+    /// Rows of the input.
+    pub(crate) rows: u64,
+    pub(crate) plan: Plan,
+    pub(crate) published: Published,
+}
+
+/// The summary in the report of a run that stopped.
+#[derive(Debug, serde::Serialize)]
+struct Stopped {
+    error: String,
 }
 
 fn refuse_other_bits(asked: Option<BucketBits>, there: BucketBits) -> Result<(), PackError> {
@@ -178,13 +195,8 @@ impl Run {
         Ok(Self { config, spool, pool, issues: Arc::new(issues), progress, jobs, entries })
     }
 
-    async fn plan(self: &Arc<Self>, intake: &Arc<Intake>, bits: BucketBits) -> Result<(Plan, RowLog), PackError> {
-        let (run, intake) = (Arc::clone(self), Arc::clone(intake));
-        blocking(move || run.plan_now(&intake, bits)).await
-    }
-
     /// Sorts and plans; blocks.
-    pub(crate) fn plan_now(&self, intake: &Intake, bits: BucketBits) -> Result<(Plan, RowLog), PackError> {
+    pub(crate) fn plan(&self, intake: &Intake, bits: BucketBits) -> Result<(Plan, RowLog), PackError> {
         let planner = Planner {
             bits,
             limits: self.config.shard_limits,
@@ -196,6 +208,27 @@ impl Run {
         let volume = plan.volume();
         self.progress.planned(volume.files, volume.bytes);
         Ok((plan, sorted))
+    }
+
+    /// Ends the report, also that of a run that stopped.
+    pub(crate) fn conclude(&self, outcome: Result<Done, PackError>, elapsed: Duration) -> Result<Report, PackError> {
+        let path = || self.config.report.clone().unwrap_or_default();
+        match outcome {
+            Ok(Done { rows, plan, published }) => {
+                let mut report = Report::new(rows, plan, published, self.issues.counts());
+                report.dry_run = self.config.dry_run;
+                report.issues = self.issues.kept();
+                report.elapsed = elapsed;
+                self.issues.finish(&report).map_err(|source| PackError::spool(path(), source))?;
+                Ok(report)
+            }
+            Err(error) => {
+                if let Err(later) = self.issues.finish(&Stopped { error: error.to_string() }) {
+                    tracing::warn!(report = %path().display(), error = %later, "the report cannot be written");
+                }
+                Err(error)
+            }
+        }
     }
 }
 

@@ -269,11 +269,15 @@ async fn a_broken_manifest_publishes_nothing() {
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, text.trim_end_matches(']')).unwrap();
     let store = testing::memory();
-    let config = Config { input: Input::Manifest { file: Some(manifest) }, ..world.config() };
+    let report = world.path("report.json");
+    let input = Input::Manifest { file: Some(manifest) };
+    let config = Config { input, report: Some(report.clone()), ..world.config() };
 
     let error = world.pack_as(config, &store).await.unwrap_err();
 
     assert!(matches!(error, PackError::Input { .. }), "{error}");
+    let told: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert!(told["summary"]["error"].as_str().unwrap().contains("input"), "{told}");
     assert_eq!(store.list("", Depth::Recursive, None).await.unwrap().objects, []);
 }
 
