@@ -16,7 +16,7 @@ struct Arguments {
     /// How many files
     files: u64,
     /// How long each is, in bytes
-    bytes: usize,
+    bytes: u64,
     /// Where to mount
     mount_point: PathBuf,
 }

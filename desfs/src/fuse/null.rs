@@ -13,13 +13,15 @@ use fuser::{
 
 use crate::core::{Attributes, Kind};
 use crate::fuse::attributes::{GENERATION, NO_ENTRY, file_attr};
-use crate::fuse::session::{ATTRIBUTES_TTL, Session, configure, session_config};
+use crate::fuse::session::{ATTRIBUTES_TTL, REQUEST_BYTES_MAX, Session, configure, session_config};
 use desfmt::v3::Mtime;
 
-/// The tree: one directory `all` with files `0000000`, `0000001`, ...
+/// The tree: one directory `all` with files `f0000000`, `f0000001`, ...
 #[derive(Debug)]
 pub struct NullTree {
     file_count: u64,
+    file_len: u64,
+    /// What every read is answered from; no longer than the longest answer.
     content: Vec<u8>,
     name_ttl: Duration,
 }
@@ -30,19 +32,21 @@ const FIRST_FILE: u64 = 16;
 
 impl NullTree {
     /// A tree of so many files of so many bytes.
-    pub fn new(file_count: u64, file_len: usize, name_ttl: Duration) -> Self {
-        Self { file_count, content: vec![0x5a; file_len], name_ttl }
+    pub fn new(file_count: u64, file_len: u64, name_ttl: Duration) -> Self {
+        let content_len = file_len.min(u64::from(REQUEST_BYTES_MAX));
+        let content = vec![0x5a; usize::try_from(content_len).unwrap_or_default()];
+        Self { file_count, file_len, content, name_ttl }
     }
 
     fn attributes(&self, inode: u64) -> Option<Attributes> {
         let is_directory = inode == ROOT || inode == DIRECTORY;
-        if !is_directory && self.file_name(inode).is_none() {
+        if !is_directory && !self.is_file(inode) {
             return None;
         }
         Some(Attributes {
             inode,
             kind: if is_directory { Kind::Directory } else { Kind::File },
-            len: if is_directory { 0 } else { u64::try_from(self.content.len()).unwrap_or(u64::MAX) },
+            len: if is_directory { 0 } else { self.file_len },
             mtime: Mtime { seconds: 1_700_000_000, nanos: 0 },
             mode: if is_directory { 0o755 } else { 0o444 },
             links: if is_directory { 2 } else { 1 },
@@ -51,16 +55,19 @@ impl NullTree {
         })
     }
 
+    fn is_file(&self, inode: u64) -> bool {
+        inode.checked_sub(FIRST_FILE).is_some_and(|number| number < self.file_count)
+    }
+
     fn file_name(&self, inode: u64) -> Option<String> {
-        let number = inode.checked_sub(FIRST_FILE).filter(|number| *number < self.file_count)?;
-        Some(format!("{number:07}"))
+        self.is_file(inode).then(|| format!("f{:07}", inode - FIRST_FILE))
     }
 
     fn inode_of(&self, parent: u64, name: &OsStr) -> Option<u64> {
         match parent {
             ROOT if name == "all" => Some(DIRECTORY),
             DIRECTORY => {
-                let inode = name.to_str()?.parse::<u64>().ok()?.checked_add(FIRST_FILE)?;
+                let inode = name.to_str()?.strip_prefix('f')?.parse::<u64>().ok()?.checked_add(FIRST_FILE)?;
                 (self.file_name(inode)?.as_str() == name).then_some(inode)
             }
             _ => None,
@@ -113,9 +120,8 @@ impl Filesystem for NullTree {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.content.len());
-        let end = start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)).min(self.content.len());
-        reply.data(self.content.get(start..end).unwrap_or_default());
+        let len = self.file_len.saturating_sub(offset).min(u64::from(size));
+        reply.data(self.content.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(&self.content));
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -35,7 +35,7 @@ pub struct Settings {
 pub(super) const ATTRIBUTES_TTL: Duration = Duration::from_hours(24);
 
 /// What the kernel may send at most in one write, and so what it asks for at most in one read.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
+pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
 
 /// How many reads ahead may be under way.
 const BACKGROUND_MAX: u16 = 64;
