@@ -50,7 +50,7 @@ impl Source {
         };
         let store: Arc<dyn ObjectStore> =
             Arc::new(LocalStore::open(path, Arc::clone(&clock)).map_err(|error| failed(&error))?);
-        let read = ReadOptions { ttl: options.name_ttl(), memory_bytes: options.memory_bytes };
+        let read = ReadOptions { ttl: options.name_ttl(), memory_bytes: options.memory_bytes, store_is_near: true };
         let random = Arc::new(SystemRandom);
         match contents {
             Contents::Archive => Archive::open(store, read, clock, random).await.map_err(|error| failed(&error)),

@@ -44,11 +44,14 @@ pub struct ReadOptions {
     pub ttl: Duration,
     /// The budget of all caches together, in bytes. Default 256 MiB.
     pub memory_bytes: u64,
+    /// Whether reading from the store costs no more than keeping what was read, as with a local directory. Small frames
+    /// that are stored as they are are then not kept. Default false.
+    pub store_is_near: bool,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { ttl: Duration::from_mins(1), memory_bytes: 256 << 20 }
+        Self { ttl: Duration::from_mins(1), memory_bytes: 256 << 20, store_is_near: false }
     }
 }
 

@@ -18,6 +18,7 @@
 
 use super::column::decode_ints;
 use super::cursor::Cursor;
+use super::cutter::Placement;
 use super::entry::{Entry, Mtime};
 use super::frame::address_of;
 use super::limits::{ADDRESS_MAX, ENTRIES_MAX, PAGE_UIDS_LEN_MAX, SLOT_LEN};
@@ -109,12 +110,24 @@ impl IndexPage {
 
     /// The entry that was born there.
     pub fn find_birth(&self, origin: u16, ordinal: u32) -> Option<Entry> {
-        let index = if self.births.is_empty() {
-            usize::try_from(ordinal.checked_sub(self.first_position).filter(|_| origin == 0)?).ok()?
+        self.entry(self.index_of_birth(origin, ordinal)?)
+    }
+
+    /// The position of the entry that was born there, and where its content lies: all that reading needs, without
+    /// making an entry.
+    pub fn find_content(&self, origin: u16, ordinal: u32) -> Option<(u32, Placement)> {
+        let index = self.index_of_birth(origin, ordinal)?;
+        let position = self.first_position.checked_add(u32::try_from(index).ok()?)?;
+        Some((position, Placement { offset: *self.offsets.get(index)?, len: *self.lens.get(index)? }))
+    }
+
+    fn index_of_birth(&self, origin: u16, ordinal: u32) -> Option<usize> {
+        if self.births.is_empty() {
+            let index = ordinal.checked_sub(self.first_position).filter(|_| origin == 0)?;
+            usize::try_from(index).ok().filter(|index| *index < self.len())
         } else {
-            self.births.iter().position(|birth| *birth == (origin, ordinal))?
-        };
-        self.entry(index)
+            self.births.iter().position(|birth| *birth == (origin, ordinal))
+        }
     }
 
     /// The entry at a place in this page, from 0.

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use desfmt::{Birth, Date, Digest, ObjectKey, Timestamp, v3};
 
-use crate::archive::entries::{Content, Located, settled};
+use crate::archive::entries::{Content, Located, Place, settled};
 use crate::archive::error::ArchiveError;
 use crate::archive::shard::Index;
 use crate::archive::{Archive, CacheKey, Cached, OpenShard};
 
 /// How many stored bytes are asked for in one request at most.
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
+
+/// Frames up to this size that a near store has as they are, are read again rather than kept: reading and proving so
+/// many bytes costs no more than keeping them, which takes memory from what has to be decoded.
+const FRAME_READ_AGAIN_MAX: u64 = 64 << 10;
 
 /// What is known of a file beyond its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,45 +46,44 @@ impl Archive {
     }
 
     async fn read_once(&self, date: Date, birth: Birth, offset: u64, size: usize) -> Result<Bytes, ArchiveError> {
-        let Some(located) = self.locate(date, birth).await? else {
+        let Some(Place { shard, len, content }) = self.locate_content(date, birth).await? else {
             return Err(ArchiveError::Gone { object: format!("{date} {}/{}", birth.serial, birth.ordinal) });
         };
-        self.read_located(&located, offset, size).await
-    }
-
-    /// Reads from an entry that was just found.
-    pub(crate) async fn read_located(
-        &self,
-        located: &Located,
-        offset: u64,
-        size: usize,
-    ) -> Result<Bytes, ArchiveError> {
-        let left = located.file.len.saturating_sub(offset);
-        let size = left.min(u64::try_from(size).unwrap_or(u64::MAX));
+        let size = len.saturating_sub(offset).min(u64::try_from(size).unwrap_or(u64::MAX));
         if size == 0 {
             return Ok(Bytes::new());
         }
-        let (start, index) = match (&located.content, &located.shard.index) {
-            (Content::Stream { offset: start, .. }, Index::Paged(index)) => (start.saturating_add(offset), index),
-            (Content::Legacy(file), _) => return self.read_legacy(&located.shard, file, offset, size).await,
-            (Content::Stream { .. }, Index::Legacy(_)) => {
-                return Err(ArchiveError::inconsistent(
-                    &located.shard.key,
-                    "a stream range in a shard of the ancestor",
-                ));
+        match (&content, &shard.index) {
+            (Content::Stream { offset: start, .. }, Index::Paged(index)) => {
+                let start = start.saturating_add(offset);
+                self.read_stream(&shard, index, start..start.saturating_add(size)).await
             }
-        };
-        let end = start.saturating_add(size);
-        let frames = self.frames_of(&located.shard, index, start..end).await?;
+            (Content::Legacy(file), _) => self.read_legacy(&shard, file, offset, size).await,
+            (Content::Stream { .. }, Index::Legacy(_)) => {
+                Err(ArchiveError::inconsistent(&shard.key, "a stream range in a shard of the ancestor"))
+            }
+        }
+    }
+
+    /// Reads a range of a shard's stream.
+    async fn read_stream(
+        &self,
+        shard: &OpenShard,
+        index: &v3::ShardIndex,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, ArchiveError> {
+        let (start, end) = (range.start, range.end);
+        let size = end.saturating_sub(start);
+        let frames = self.frames_of(shard, index, start..end).await?;
         if let [frame] = frames.as_slice() {
-            let plain = self.frame(&located.shard, index, frame).await?;
-            return slice(&located.shard, frame, &plain, start, end);
+            let plain = self.frame(shard, index, frame, size).await?;
+            return slice(shard, frame, &plain, start, end);
         }
         let mut joined = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
         for run in runs(&frames) {
-            for (frame, plain) in run.iter().zip(self.run_of_frames(&located.shard, index, run).await?) {
+            for (frame, plain) in run.iter().zip(self.run_of_frames(shard, index, run).await?) {
                 let from = start.max(frame.plain.start);
-                joined.extend_from_slice(&slice(&located.shard, frame, &plain, from, end.min(frame.plain.end))?);
+                joined.extend_from_slice(&slice(shard, frame, &plain, from, end.min(frame.plain.end))?);
             }
         }
         Ok(joined.freeze())
@@ -109,20 +112,31 @@ impl Archive {
         Ok(frames)
     }
 
-    /// The plain content of one frame.
+    /// The plain content of one frame, of which `used` bytes are asked for now.
     async fn frame(
         &self,
         shard: &OpenShard,
         index: &v3::ShardIndex,
         frame: &v3::FrameRef,
+        used: u64,
     ) -> Result<Bytes, ArchiveError> {
         let cache_key = CacheKey::Frame(shard.id, frame.number);
-        if let Some(Cached::Frame(plain)) = self.cache.get(&cache_key) {
+        let stored_len = frame.stored.end.saturating_sub(frame.stored.start);
+        let is_cheap = self.options.store_is_near && stored_len <= FRAME_READ_AGAIN_MAX;
+        // In a shard without a codec no frame is compressed, so that no small one has ever been kept.
+        let is_never_kept = is_cheap && index.footer().codec == v3::Codec::Stored;
+        if !is_never_kept && let Some(Cached::Frame(plain)) = self.cache.get(&cache_key) {
             return Ok(plain);
         }
         let stored = self.shard_bytes(shard, frame.stored.clone()).await?;
         let plain = index.decode_frame_in_place(frame, &stored).map_err(|error| shard.damaged(error))?;
-        self.cache.insert(cache_key, Cached::Frame(plain.clone()), plain.len());
+        // Who takes all of a frame keeps it: the kernel, in a mount.
+        let is_used_up = used >= u64::try_from(plain.len()).unwrap_or(u64::MAX);
+        let is_stored = stored.as_ptr_range().contains(&plain.as_ptr());
+        let is_worth_keeping = !(is_used_up || is_cheap && is_stored);
+        if is_worth_keeping {
+            self.cache.insert(cache_key, Cached::Frame(plain.clone()), plain.len());
+        }
         Ok(plain)
     }
 

@@ -41,6 +41,14 @@ pub(crate) enum Content {
     Legacy(LegacyFile),
 }
 
+/// Where the content of a file lies, for who knows the file already.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) shard: Arc<OpenShard>,
+    pub(crate) len: u64,
+    pub(crate) content: Content,
+}
+
 impl Located {
     pub(crate) fn paged(shard: &Arc<OpenShard>, entry: v3::Entry, serial: u32) -> Self {
         let birth = Birth { serial, ordinal: entry.ordinal };
@@ -165,6 +173,27 @@ impl Archive {
             }
         }
         Ok(None)
+    }
+
+    /// Finds where the content of a birth number lies. As [`Archive::locate`], but without making an entry.
+    pub(crate) async fn locate_content(&self, date: Date, birth: Birth) -> Result<Option<Place>, ArchiveError> {
+        let Some(day) = self.day(date).await? else { return Ok(None) };
+        let Some((shard, origin)) = day.by_serial(birth.serial) else { return Ok(None) };
+        let shard = self.open_shard(shard).await?;
+        let index = match &shard.index {
+            Index::Paged(index) => index,
+            Index::Legacy(legacy) => {
+                let located = legacy.by_ordinal(&shard, birth);
+                return Ok(located.map(|located| Place { shard, len: located.file.len, content: located.content }));
+            }
+        };
+        let Some(number) = index.page_of_birth(origin, birth.ordinal) else { return Ok(None) };
+        let page = self.index_page(&shard, index, number).await?;
+        let found = page.find_content(origin, birth.ordinal);
+        Ok(found.map(|(position, place)| {
+            let content = Content::Stream { offset: place.offset, position };
+            Place { shard, len: place.len, content }
+        }))
     }
 
     /// Finds an entry by its birth number.
