@@ -12,8 +12,13 @@ use super::cursor::Cursor;
 use crate::FormatError;
 
 /// The longest content of a compressed entry that is decoded, in bytes. A frame cannot be read in part, so this much
-/// memory is needed at once; what is stored uncompressed can be of any length.
-pub const COMPRESSED_PLAIN_LEN_MAX: u64 = 64 << 20;
+/// memory is needed at once, and with the decoder's own buffers not more than 64 MiB. The ancestor keeps whatever is
+/// longer than 10 MiB beside the shard, unless told otherwise; what is stored uncompressed can be of any length.
+pub const COMPRESSED_PLAIN_LEN_MAX: u64 = 48 << 20;
+
+/// The longest stored bytes that a compressed entry can need: as long as a content that does not shrink, and what its
+/// frame adds to each block.
+pub const COMPRESSED_STORED_LEN_MAX: u64 = COMPRESSED_PLAIN_LEN_MAX + (1 << 20);
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
@@ -124,9 +129,9 @@ fn decode_lz4(stored: &[u8], plain_len: u64) -> Result<Vec<u8>, String> {
     {
         return Err(format!("it claims {claimed} bytes, the index says {plain_len}"));
     }
-    let mut plain = Vec::new();
     // One byte more than there may be, so that a longer content shows; the decoder's own buffers hold a few blocks.
     let limit = plain_len.saturating_add(1);
+    let mut plain = Vec::with_capacity(usize::try_from(limit).map_err(|error| error.to_string())?);
     FrameDecoder::new(frame.bytes).take(limit).read_to_end(&mut plain).map_err(|error| error.to_string())?;
     Ok(plain)
 }

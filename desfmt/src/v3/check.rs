@@ -1,10 +1,13 @@
 //! Reads a whole shard in memory and proves that everything in it agrees.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::footer::FOOTER_LEN;
+use super::frame_page::FramePage;
 use super::header::{HEADER_LEN, Header};
-use super::limits::SLOT_LEN;
+use super::limits::{PAGE_FRAMES, SLOT_LEN};
 use super::reader::{PageNumber, ShardIndex};
 use crate::FormatError;
 use crate::ids::Digest;
@@ -27,7 +30,8 @@ pub struct Report {
 }
 
 /// Decodes everything in a shard and compares all that is said twice: the digest of the body and of every content,
-/// sums, counts, borders and births. Memory: the shard's plain bytes once more.
+/// sums, counts, borders and births. Memory: the index, and a few frames. Time: that of reading all contents, as many
+/// as the shard claims to have.
 pub fn check_object(object: &Bytes) -> Result<Report, FormatError> {
     let body = object.get(..object.len().saturating_sub(FOOTER_LEN)).unwrap_or(&[]);
     let index = ShardIndex::open(object.clone(), to_u64(object.len()))?;
@@ -45,16 +49,15 @@ pub(super) fn read_everything(index: &ShardIndex, object: &[u8]) -> Result<Repor
     if (header.archive, header.features) != (footer.archive, footer.features) {
         return Err(FormatError::damaged("shard", "header and footer disagree"));
     }
-    let frames = decode_frames(index, object)?;
+    let mut frames = Frames::new(index, object);
     let mut found = Report { entries: 0, frames: footer.frames, plain_len: 0, content_len: 0, metadata_len: 0 };
-    found.plain_len = frames.iter().map(|frame| to_u64(frame.len())).fold(0, u64::saturating_add);
     let mut last_uid: Option<Uid> = None;
     let mut births = vec![None; index.lineage().serials.len().max(1)];
     for page in (0..index.index_pages()).map(PageNumber) {
         let entries = index.decode_index_page(page, part(object, index.index_page_range(page))?)?;
         let cold = index.decode_cold_page(page, part(object, index.cold_page_range(page))?)?;
         for (place, entry) in entries.entries().enumerate() {
-            check_content(&frames, &entry, cold.digest(place))?;
+            check_content(&mut frames, &entry, cold.digest(place))?;
             if last_uid.as_ref() >= Some(&entry.uid) {
                 return Err(FormatError::damaged("index page", format!("{:?} out of order", entry.uid)));
             }
@@ -65,6 +68,7 @@ pub(super) fn read_everything(index: &ShardIndex, object: &[u8]) -> Result<Repor
             last_uid = Some(entry.uid);
         }
     }
+    found.plain_len = frames.decode_others()?;
     let promised = (footer.entries, footer.plain_len, footer.content_len);
     let counted = (found.entries, found.plain_len, found.content_len);
     if promised != counted {
@@ -78,23 +82,81 @@ fn part(object: &[u8], range: Option<std::ops::Range<u64>>) -> Result<&[u8], For
     part.ok_or_else(|| FormatError::damaged("shard", "a part lies outside"))
 }
 
-fn decode_frames(index: &ShardIndex, object: &[u8]) -> Result<Vec<Bytes>, FormatError> {
-    let mut frames = Vec::new();
-    for page in (0..index.frame_pages()).map(PageNumber) {
-        let page = index.decode_frame_page(page, part(object, index.frame_page_range(page))?)?;
-        for frame in (0..page.len()).filter_map(|place| page.frame(place)) {
-            frames.push(index.decode_frame(&frame, part(object, Some(frame.stored.clone()))?)?);
-        }
+/// The frames of a shard, decoded when a content needs them. Contents lie in the order of their entries, but for shared
+/// ones, so that most frames are decoded once.
+struct Frames<'a> {
+    index: &'a ShardIndex,
+    object: &'a [u8],
+    page: Option<(PageNumber, FramePage)>,
+    /// Those decoded last, the newest at the end.
+    held: VecDeque<(u32, Bytes)>,
+    /// A bit for each frame that was decoded at least once.
+    seen: Vec<u64>,
+    plain_len: u64,
+}
+
+/// Contents that many files share come back at any time; most often they are those of a moment ago.
+const FRAMES_HELD: usize = 8;
+
+impl<'a> Frames<'a> {
+    fn new(index: &'a ShardIndex, object: &'a [u8]) -> Self {
+        let seen = vec![0; to_usize(u64::from(index.footer().frames)).div_ceil(64)];
+        Self { index, object, page: None, held: VecDeque::with_capacity(FRAMES_HELD), seen, plain_len: 0 }
     }
-    Ok(frames)
+
+    /// The plain bytes of the frame of an address.
+    fn at(&mut self, address: u64) -> Result<Bytes, FormatError> {
+        let number = u32::try_from(address / SLOT_LEN).unwrap_or(u32::MAX);
+        if let Some((_, plain)) = self.held.iter().find(|(held, _)| *held == number) {
+            return Ok(plain.clone());
+        }
+        let plain = self.decode(number)?;
+        if self.held.len() >= FRAMES_HELD {
+            self.held.pop_front();
+        }
+        self.held.push_back((number, plain.clone()));
+        Ok(plain)
+    }
+
+    fn decode(&mut self, number: u32) -> Result<Bytes, FormatError> {
+        let none = || FormatError::damaged("shard", format!("there is no frame {number}"));
+        let wanted = PageNumber(number / PAGE_FRAMES);
+        let page = match self.page.take() {
+            Some((held, page)) if held == wanted => page,
+            Some(_) | None => {
+                self.index.decode_frame_page(wanted, part(self.object, self.index.frame_page_range(wanted))?)?
+            }
+        };
+        let frame = page.frame(to_usize(u64::from(number % PAGE_FRAMES))).ok_or_else(none)?;
+        self.page = Some((wanted, page));
+        let plain = self.index.decode_frame(&frame, part(self.object, Some(frame.stored.clone()))?)?;
+        let (word, bit) = (to_usize(u64::from(number / 64)), 1_u64 << (number % 64));
+        let seen = self.seen.get_mut(word).ok_or_else(none)?;
+        if *seen & bit == 0 {
+            *seen |= bit;
+            self.plain_len = self.plain_len.saturating_add(to_u64(plain.len()));
+        }
+        Ok(plain)
+    }
+
+    /// Decodes what no content needed. Returns the plain length of all frames.
+    fn decode_others(mut self) -> Result<u64, FormatError> {
+        for number in 0..self.index.footer().frames {
+            let word = self.seen.get(to_usize(u64::from(number / 64))).copied().unwrap_or(0);
+            if word & (1 << (number % 64)) == 0 {
+                self.decode(number)?;
+            }
+        }
+        Ok(self.plain_len)
+    }
 }
 
 /// Hashes a file's content frame by frame.
-fn check_content(frames: &[Bytes], entry: &Entry, digest: Option<Digest>) -> Result<(), FormatError> {
+fn check_content(frames: &mut Frames<'_>, entry: &Entry, digest: Option<Digest>) -> Result<(), FormatError> {
     let mut hasher = blake3::Hasher::new();
     let (mut address, mut left) = (entry.offset, entry.len);
     while left > 0 {
-        let frame = frames.get(to_usize(address / SLOT_LEN)).map_or(&[][..], |frame| frame);
+        let frame = frames.at(address)?;
         let skip = to_usize(address % SLOT_LEN);
         let len = left.min(SLOT_LEN.saturating_sub(address % SLOT_LEN));
         let Some(piece) = frame.get(skip..skip.saturating_add(to_usize(len))) else {
