@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use desfmt::{Birth, Date, v3};
+use desfmt::{Birth, Date, bucket_of, v3};
 
 use crate::archive::entries::{FileEntry, Located, settled};
 use crate::archive::error::ArchiveError;
@@ -63,6 +63,12 @@ impl Archive {
         Ok(earlier)
     }
 
+    /// True when a lookup of this uid comes to the shard's group. A name that is listed and belongs elsewhere would let a
+    /// shard put its content under the name of another shard's file.
+    fn is_of(&self, shard: &DayShard, uid: &str) -> bool {
+        bucket_of(uid, self.bits()).is_ok_and(|bucket| bucket.number() == shard.bucket)
+    }
+
     /// Appends the visible entries of one serial from an ordinal on.
     async fn list_serial(
         &self,
@@ -81,7 +87,8 @@ impl Archive {
                 let before = self.earlier_splits(day, shard).await?;
                 let is_shadowed = |uid: &str| before.iter().any(|earlier| legacy_holds(earlier, uid));
                 legacy.list(&open, from, &mut |located: Located| {
-                    if is_visible(&located.file) && !is_shadowed(located.file.uid.as_str()) {
+                    let uid = located.file.uid.as_str();
+                    if self.is_of(shard, uid) && is_visible(&located.file) && !is_shadowed(uid) {
                         entries.push(located.file);
                     }
                     entries.len() < count_max
@@ -102,6 +109,10 @@ impl Archive {
                 }
                 let Some(entry) = page.entry(at) else { break };
                 let file = Located::paged(&open, entry, from.serial).file;
+                if !self.is_of(shard, file.uid.as_str()) {
+                    let detail = format!("it holds {:?}, which belongs to another group", file.uid);
+                    return Err(ArchiveError::inconsistent(&open.key, detail));
+                }
                 if is_visible(&file) {
                     entries.push(file);
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use desfmt::{ObjectKey, ShardId, v3};
+use desfmt::{FormatError, ObjectKey, ShardId, v3};
 
 use crate::archive::error::ArchiveError;
 use crate::archive::legacy::LegacyShard;
@@ -30,7 +30,7 @@ pub(crate) enum Index {
 
 impl OpenShard {
     /// Names damage that was found in this shard.
-    pub(crate) fn damaged(&self, error: desfmt::FormatError) -> ArchiveError {
+    pub(crate) fn damaged(&self, error: FormatError) -> ArchiveError {
         ArchiveError::damaged(&self.key, error)
     }
 }
@@ -50,6 +50,12 @@ impl Archive {
 
     async fn open_paged_shard(&self, shard: &DayShard) -> Result<(OpenShard, usize), ArchiveError> {
         let key = &shard.key;
+        let tail_len_max = v3::limits::TAIL_LEN_MAX;
+        if shard.tail_len > tail_len_max {
+            // Before anything of that length is asked for.
+            let detail = format!("a tail of {} bytes, at most {tail_len_max} are read", shard.tail_len);
+            return Err(ArchiveError::damaged(key, FormatError::beyond_limits("manifest", detail)));
+        }
         let fetched = self.store.get_tail(key, shard.tail_len).await?;
         if fetched.meta.len != shard.len {
             let detail = format!("it has {} bytes, the manifest says {}", fetched.meta.len, shard.len);
