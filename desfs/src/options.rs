@@ -22,7 +22,7 @@ use desfmt::BucketBits;
 pub struct MountOptions {
     /// `ro`: nothing can be deleted.
     pub read_only: bool,
-    /// `exec`: programs can be run from the mount.
+    /// `allow_exec`, `exec`: programs can be run from the mount.
     pub exec: bool,
     /// `allow_other`: users other than the one who mounts may look in.
     pub allow_other: bool,
@@ -121,7 +121,7 @@ const WITH_VALUE: [&str; 11] =
     ["n_bits", "ttl", "uid", "gid", "umask", "memory", "deadline", "delete", "delete_limit", "deny_comm", "log"];
 
 /// Options of ours without a value.
-const FLAGS: [&str; 7] = ["ro", "rw", "exec", "noexec", "allow_other", "xattr", "strict"];
+const FLAGS: [&str; 8] = ["ro", "rw", "exec", "noexec", "allow_exec", "allow_other", "xattr", "strict"];
 
 /// Options that are right as they are: they speak to mount(8) or systemd, or ask for what is so anyway.
 const IGNORED: [&str; 34] = [
@@ -225,7 +225,8 @@ impl MountOptions {
         match name {
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
-            "exec" => self.exec = true,
+            // mount(8) takes `exec` for what is so anyway and does not hand it on.
+            "exec" | "allow_exec" => self.exec = true,
             "noexec" => self.exec = false,
             "allow_other" => self.allow_other = true,
             "xattr" => self.xattr = true,

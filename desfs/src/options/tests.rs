@@ -124,3 +124,9 @@ proptest::proptest! {
         drop(parse(&text));
     }
 }
+
+#[test]
+fn allow_exec_says_what_mount_keeps_to_itself() {
+    assert!(parse("allow_exec").unwrap().exec);
+    assert_eq!(parse("allow_exec"), parse("exec"));
+}
