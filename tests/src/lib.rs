@@ -16,6 +16,7 @@
 
 mod corpus;
 mod dataset;
+mod getdents;
 mod inspect;
 mod isolation;
 mod mount;
@@ -28,6 +29,7 @@ mod user;
 
 pub use corpus::{Corpus, SourceFile, seed};
 pub use dataset::{DataSet, mixed_files, real_files};
+pub use getdents::{Entry, list_from};
 pub use inspect::assert_each_file_is_in_one_live_shard;
 pub use mount::{Mount, daemons_on, mounts_on};
 pub use names::shown_name;
