@@ -8,15 +8,18 @@
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a surprise is a failed test, and real programs take real time"
 )]
 
 mod e2e {
+    mod clients;
     mod deleting;
     mod directories;
     mod killing;
     mod legacy;
+    mod model;
     mod mounting;
     mod names;
     mod racing;
