@@ -2,6 +2,7 @@
 #![expect(clippy::clone_on_ref_ptr, reason = "`Arc::clone` does not turn an Arc of a store into an Arc of any store")]
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -37,7 +38,12 @@ impl Fixture {
     pub(crate) async fn new() -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_705_300_000_000_000)));
         let inner = MemoryStore::new(clock.clone());
-        let store = Arc::new(Observed { inner, calls: Mutex::default(), after_list: Mutex::default() });
+        let store = Arc::new(Observed {
+            inner,
+            calls: Mutex::default(),
+            after_list: Mutex::default(),
+            yields: AtomicBool::new(false),
+        });
         let writer = ArchiveWriter::create(
             store.clone(),
             BucketBits::new(0).unwrap(),
@@ -120,6 +126,7 @@ pub(crate) struct Observed {
     pub(crate) inner: MemoryStore,
     calls: Mutex<Vec<String>>,
     after_list: Mutex<Option<Hook>>,
+    yields: AtomicBool,
 }
 
 impl std::fmt::Debug for Observed {
@@ -139,8 +146,19 @@ impl Observed {
         *self.after_list.lock().unwrap() = Some(Box::new(hook));
     }
 
-    fn note(&self, call: &str, key: &dyn std::fmt::Display) {
+    /// From now on every call lets others go first, and once more before its answer arrives.
+    pub(crate) fn let_others_in_between(&self) {
+        self.yields.store(true, Ordering::Relaxed);
+    }
+
+    fn note(&self, call: &str, key: &(dyn std::fmt::Display + Sync)) {
         self.calls.lock().unwrap().push(format!("{call} {key}"));
+    }
+
+    async fn step_aside(&self) {
+        if self.yields.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -148,52 +166,81 @@ impl Observed {
 impl ObjectStore for Observed {
     async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Fetched, StoreError> {
         self.note("get", key);
-        self.inner.get(key, len_max).await
+        self.step_aside().await;
+        let answer = self.inner.get(key, len_max).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag, len_max: u64) -> Result<Option<Fetched>, StoreError> {
         self.note("get_if_changed", key);
-        self.inner.get_if_changed(key, etag, len_max).await
+        self.step_aside().await;
+        let answer = self.inner.get_if_changed(key, etag, len_max).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>, etag: Option<&ETag>) -> Result<Bytes, StoreError> {
         self.note("get_range", key);
-        self.inner.get_range(key, range, etag).await
+        self.step_aside().await;
+        let answer = self.inner.get_range(key, range, etag).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn get_tail(&self, key: &ObjectKey, len: u64) -> Result<Fetched, StoreError> {
         self.note("get_tail", key);
-        self.inner.get_tail(key, len).await
+        self.step_aside().await;
+        let answer = self.inner.get_tail(key, len).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         self.note("head", key);
-        self.inner.head(key).await
+        self.step_aside().await;
+        let answer = self.inner.head(key).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
         self.note("put_if_absent", key);
-        self.inner.put_if_absent(key, payload).await
+        self.step_aside().await;
+        let answer = self.inner.put_if_absent(key, payload).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn put_if_match(&self, key: &ObjectKey, etag: &ETag, payload: Payload) -> Result<Receipt, StoreError> {
         self.note("put_if_match", key);
-        self.inner.put_if_match(key, etag, payload).await
+        self.step_aside().await;
+        let answer = self.inner.put_if_match(key, etag, payload).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn put(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
         self.note("put", key);
-        self.inner.put(key, payload).await
+        self.step_aside().await;
+        let answer = self.inner.put(key, payload).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.note("delete", key);
-        self.inner.delete(key).await
+        self.step_aside().await;
+        let answer = self.inner.delete(key).await;
+        self.step_aside().await;
+        answer
     }
 
     async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
         self.note("list", &prefix);
+        self.step_aside().await;
         let page = self.inner.list(prefix, depth, token).await;
+        self.step_aside().await;
         if let Some(hook) = self.after_list.lock().unwrap().take() {
             hook(&self.inner);
         }

@@ -175,7 +175,7 @@ impl ArchiveWriter {
             Err(error) if is_unsettled(&error) => drop(self.store.head(&key).await?),
             Err(error) => return Err(error.into()),
         }
-        self.archive.forget_day(date);
+        self.archive.forget_day(date).await;
         Ok(())
     }
 }

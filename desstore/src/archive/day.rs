@@ -275,7 +275,11 @@ impl Archive {
     }
 
     /// Forgets what is cached of a day, so that the next look goes to the store.
-    pub(crate) fn forget_day(&self, date: Date) {
+    ///
+    /// Waits for a look that is under way: it may have begun before the change that the caller knows of, and would bring
+    /// the old view back.
+    pub(crate) async fn forget_day(&self, date: Date) {
+        let _looking = self.days.looking(date).lock().await;
         self.cache.remove(&CacheKey::Day(date));
     }
 

@@ -257,3 +257,25 @@ async fn an_object_left_by_a_run_that_died_before_its_commit_is_adopted() {
     assert!(matches!(outcome, Outcome::Published { adopted: true, .. }), "{outcome:?}");
     assert_eq!(list_all(fixture.store.as_ref(), "shards/", Depth::Recursive, 9).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_look_at_a_day_that_began_before_its_first_shard_does_not_hide_its_manifest() {
+    for head_start in 0..40 {
+        let fixture = Fixture::new().await;
+        let shard = fixture.build(&fixture.writer, &[("a", b"1")]).await;
+        fixture.store.let_others_in_between();
+
+        let uids = [uid("b")];
+        let look = fixture.writer.survey(&shard.group, &uids);
+        let publish = async {
+            for _ in 0..head_start {
+                tokio::task::yield_now().await;
+            }
+            fixture.writer.publish(&shard).await
+        };
+        let (surveyed, published) = futures_util::future::join(look, publish).await;
+
+        assert!(matches!(published, Ok(Outcome::Published { .. })), "{head_start}: {published:?}");
+        assert!(surveyed.is_ok(), "{head_start}: {surveyed:?}");
+    }
+}

@@ -129,7 +129,7 @@ impl ArchiveWriter {
     async fn commit_batch(&self, date: Date, batch: Vec<Request>) {
         let (changes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.change, one.reply)).unzip();
         let decided = self.replace_manifest(date, &changes).await;
-        self.archive.forget_day(date);
+        self.archive.forget_day(date).await;
         for (at, reply) in replies.into_iter().enumerate() {
             let answer = match &decided {
                 Ok(decisions) => decisions.get(at).copied().ok_or_else(|| lost_every_race(date)),
