@@ -15,6 +15,8 @@ pub enum Invocation {
     Mount(Arguments),
     /// To say where a file is.
     Path(PathArguments),
+    /// To say what is wrong with a source.
+    Check(CheckArguments),
 }
 
 /// A command line that cannot be understood, or asks for help.
@@ -38,6 +40,7 @@ impl Invocation {
         let rest = || words.iter().skip(1);
         match task {
             Some("path") => PathArguments::try_parse_from(rest()).map(Self::Path).map_err(|error| (error, 2)),
+            Some("check") => CheckArguments::try_parse_from(rest()).map(Self::Check).map_err(|error| (error, 2)),
             Some(_) | None => Arguments::try_parse_from(&words).map(Self::Mount).map_err(|error| (error, 1)),
         }
         .map_err(|(error, exit_code)| Misuse { exit_code: if error.use_stderr() { exit_code } else { 0 }, error })
@@ -78,7 +81,7 @@ pub struct PathArguments {
 #[command(
     name = "desfs",
     version,
-    after_help = "Besides: desfs path UID CREATED_AT says where a file is (desfs path --help).\n\n\
+    after_help = "Besides: desfs path UID CREATED_AT says where a file is, desfs check SOURCE what is wrong with a source.\n\n\
                   See docs/mount.md for all options and docs/semantics.md for what the mount shows."
 )]
 pub struct Arguments {
@@ -129,6 +132,25 @@ pub struct Arguments {
     pub reports: bool,
 }
 
+/// Says what is wrong with a source, without mounting it.
+///
+/// One line for each finding, and one that sums up. Contents are not read; des-verify does that. Exit codes: 0 nothing is
+/// wrong, 1 something is, 2 it could not be checked, or not all of it, or wrong arguments.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "desfs check", bin_name = "desfs check", version)]
+pub struct CheckArguments {
+    /// The archive: a directory
+    pub source: String,
+
+    /// Mount options, so that the line of a mount can be checked as it is; only the number of bits matters
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+
+    /// Check only so many days, the newest
+    #[arg(long, value_name = "DAYS")]
+    pub newest: Option<usize>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -143,6 +165,7 @@ mod tests {
     fn the_arguments_are_sound() {
         Arguments::command().debug_assert();
         PathArguments::command().debug_assert();
+        CheckArguments::command().debug_assert();
     }
 
     #[test]
@@ -157,7 +180,9 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_has_the_exit_code_that_its_reader_expects() {
-        for (line, exit_code) in [("desfs", 1), ("desfs path", 2), ("desfs --help", 0), ("desfs path --help", 0)] {
+        for (line, exit_code) in
+            [("desfs", 1), ("desfs path", 2), ("desfs check", 2), ("desfs --help", 0), ("desfs path --help", 0)]
+        {
             assert_eq!(parse(line).unwrap_err().exit_code, exit_code, "{line}");
         }
     }

@@ -4,6 +4,7 @@
 //! [`signals`] are the contract with mount(8). `docs/semantics.md` says what a mount shows, `docs/mount.md` how to mount.
 #![expect(clippy::arithmetic_side_effects, reason = "sums of small figures; what comes from outside is checked")]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod core;

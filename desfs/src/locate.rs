@@ -5,7 +5,7 @@ use std::sync::Arc;
 use desfmt::instant::{InstantError, ParsedInstant, parse_created_at};
 use desfmt::legacy::LegacyName;
 use desfmt::{BucketBits, Date, Group, RoutingError, Uid, UidError, bucket_of, layout};
-use desstore::{Archive, Clock, SystemClock};
+use desstore::{Clock, SystemClock};
 
 use crate::cli::PathArguments;
 use crate::exit::Failure;
@@ -106,7 +106,7 @@ fn examine(source: &str, bits: Option<BucketBits>) -> Result<Known, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::system(format!("no threads: {error}")))?;
-    let archive: Arc<Archive> = runtime.block_on(Source::parse(source)?.open(&options, clock))?;
+    let archive = runtime.block_on(Source::parse(source)?.open(&options, clock))?.archive;
     match bits {
         Some(bits) if bits != archive.bits() => Err(Failure::usage(format!(
             "--n-bits {}: the archive {source} has {} bits",

@@ -27,6 +27,12 @@ fn main() -> ExitCode {
                 ExitCode::from(1)
             }
         },
+        Invocation::Check(arguments) => {
+            desfs::check::run(&arguments, &mut std::io::stdout()).unwrap_or_else(|failure| {
+                complain(&failure);
+                ExitCode::from(2)
+            })
+        }
     }
 }
 

@@ -99,7 +99,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
 
 /// Opens the archive and puts the file system on top of it.
 async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<FileSystem>, Failure> {
-    let archive = config.source.open(&config.options, Arc::clone(clock)).await?;
+    let archive = config.source.open(&config.options, Arc::clone(clock)).await?.archive;
     let options = &config.options;
     let modes = Modes {
         owner: options.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw()),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use desfmt::layout;
-use desstore::{Archive, Clock, LocalStore, ObjectStore, ReadOptions, SystemRandom};
+use desstore::{Archive, ArchiveError, Clock, LocalStore, ObjectStore, ReadOptions, SystemRandom};
 
 use crate::exit::{Failure, reason_of};
 use crate::options::MountOptions;
@@ -14,6 +14,36 @@ use crate::options::MountOptions;
 pub enum Source {
     /// In a local directory.
     Directory(PathBuf),
+}
+
+/// A source that can be read.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The archive.
+    pub archive: Arc<Archive>,
+    /// Where it lies.
+    pub store: LocalStore,
+}
+
+/// A source that cannot be read.
+#[derive(Debug, Clone)]
+pub struct OpenError {
+    /// Why, in words.
+    pub failure: Failure,
+    /// The archive's own reason, where there is an archive.
+    pub error: Option<ArchiveError>,
+}
+
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> Self {
+        Self { failure, error: None }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        error.failure
+    }
 }
 
 /// What a directory holds.
@@ -42,20 +72,21 @@ impl Source {
     }
 
     /// Opens the archive.
-    pub async fn open(&self, options: &MountOptions, clock: Arc<dyn Clock>) -> Result<Arc<Archive>, Failure> {
+    pub async fn open(&self, options: &MountOptions, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
         let Self::Directory(path) = self;
+        let failed = |reason: String| Failure::mount(format!("source {}: {reason}", path.display()));
         let contents = examine(path)?;
-        let failed = |error: &(dyn std::error::Error + 'static)| {
-            Failure::mount(format!("source {}: {}", path.display(), reason_of(error)))
-        };
-        let store: Arc<dyn ObjectStore> =
-            Arc::new(LocalStore::open(path, Arc::clone(&clock)).map_err(|error| failed(&error))?);
+        let store = LocalStore::open(path, Arc::clone(&clock)).map_err(|error| failed(reason_of(&error)))?;
+        let shared: Arc<dyn ObjectStore> = Arc::new(store.clone());
         let read = ReadOptions { ttl: options.name_ttl(), memory_bytes: options.memory_bytes, store_is_near: true };
         let random = Arc::new(SystemRandom);
-        match contents {
-            Contents::Archive => Archive::open(store, read, clock, random).await.map_err(|error| failed(&error)),
-            Contents::Legacy => Ok(Archive::open_legacy(store, options.legacy_bits, read, clock, random)),
-        }
+        let archive = match contents {
+            Contents::Archive => Archive::open(shared, read, clock, random)
+                .await
+                .map_err(|error| OpenError { failure: failed(reason_of(&error)), error: Some(error) })?,
+            Contents::Legacy => Archive::open_legacy(shared, options.legacy_bits, read, clock, random),
+        };
+        Ok(Opened { archive, store })
     }
 }
 
@@ -65,16 +96,20 @@ fn examine(directory: &Path) -> Result<Contents, Failure> {
         let remedy = if error.kind() == std::io::ErrorKind::NotADirectory { "; a source is a directory" } else { "" };
         Failure::mount(format!("source {shown}: {error}{remedy}"))
     })?;
-    let mut has_shards = false;
+    let (mut has_shards, mut has_remains) = (false, false);
     for entry in entries {
         let name = entry.map_err(|error| Failure::mount(format!("source {shown}: {}", reason_of(&error))))?.file_name();
         if name == layout::identity().as_str() {
             return Ok(Contents::Archive);
         }
+        has_remains |= [layout::MANIFESTS, layout::SHARDS].iter().any(|prefix| name == prefix.trim_end_matches('/'));
         has_shards |= Path::new(&name).extension().is_some_and(|extension| extension == "des");
     }
     if has_shards {
         return Ok(Contents::Legacy);
+    }
+    if has_remains {
+        return Err(Failure::mount(format!("source {shown} has lost its {}; restore it", layout::identity())));
     }
     Err(Failure::mount(format!(
         "source {shown} holds neither {} nor *.des shards; make an archive with: des-pack --archive {shown} ...",
@@ -104,6 +139,11 @@ mod tests {
     fn a_directory_tells_by_its_names_what_it_holds() {
         let directory = tempfile::tempdir().unwrap();
         assert!(examine(directory.path()).unwrap_err().to_string().contains("des-pack --archive"));
+
+        let manifests = directory.path().join("manifests");
+        std::fs::create_dir(&manifests).unwrap();
+        assert!(examine(directory.path()).unwrap_err().to_string().contains("has lost its des.json"));
+        std::fs::remove_dir(&manifests).unwrap();
 
         std::fs::write(directory.path().join("20240115_3F_0000.des"), b"").unwrap();
         assert_eq!(examine(directory.path()).unwrap(), Contents::Legacy);

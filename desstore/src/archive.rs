@@ -4,6 +4,7 @@
 //! entry, and one range read the content. Whatever is cached lies in one cache with one budget in bytes. With everything
 //! cached, or on a local store, every future of this module completes at its first poll.
 
+mod check;
 mod content;
 mod day;
 mod delete;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Identity};
 use desfmt::{ArchiveId, BucketBits, Date, ShardId, Timestamp, UidHasher, layout, v3};
 
+pub use check::{Checked, Finding, Verdict};
 pub use content::Details;
 pub use delete::{Deleted, Deletion};
 pub use entries::FileEntry;

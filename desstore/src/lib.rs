@@ -17,7 +17,9 @@ mod probe;
 mod publish;
 mod store;
 
-pub use archive::{Archive, ArchiveError, Deleted, Deletion, Details, FileEntry, ReadOptions, Totals};
+pub use archive::{
+    Archive, ArchiveError, Checked, Deleted, Deletion, Details, FileEntry, Finding, ReadOptions, Totals, Verdict,
+};
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
 pub use error::{StoreError, StoreErrorKind};

@@ -14,6 +14,7 @@
 )]
 
 mod e2e {
+    mod checking;
     mod clients;
     mod deleting;
     mod directories;

@@ -22,7 +22,7 @@ use crate::archive::{Archive, CacheKey, Cached, Day, DayShard, OpenShard};
 use crate::store::{Depth, ObjectMeta, list_all};
 
 /// How many objects one folder may hold.
-const OBJECTS_MAX: usize = 20_000_000;
+pub(crate) const OBJECTS_MAX: usize = 20_000_000;
 
 /// How many bytes at the end of a shard are read first: the footer, and most indexes.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -66,6 +66,10 @@ impl LegacyFile {
 impl LegacyShard {
     pub(crate) fn find(&self, open: &Arc<OpenShard>, shard: &DayShard, uid: &str) -> Option<Located> {
         self.located(open, &self.index.find(uid)?, shard.serials.first().copied()?)
+    }
+
+    pub(crate) const fn index(&self) -> &LegacyIndex {
+        &self.index
     }
 
     pub(crate) fn holds(&self, uid: &str) -> bool {
@@ -145,17 +149,7 @@ impl Archive {
         let shards = shards
             .into_iter()
             .zip(1_u32..)
-            .map(|((name, object), serial)| DayShard {
-                key: object.key.clone(),
-                id: ShardId::of_legacy_object(object.key.as_str(), object.len, &object.etag.0),
-                bucket: name.group.bucket.number(),
-                len: object.len,
-                tail_len: 0,
-                entries: 0,
-                uid_min: None,
-                uid_max: None,
-                serials: vec![serial],
-            })
+            .map(|((name, object), serial)| legacy_day_shard(&name, object, serial))
             .collect();
         let set = self.tombstone_set(date);
         for object in
@@ -286,5 +280,20 @@ impl Archive {
             }
         }
         Ok(totals)
+    }
+}
+
+/// A shard as a listing shows it.
+pub(crate) fn legacy_day_shard(name: &LegacyName, object: &ObjectMeta, serial: u32) -> DayShard {
+    DayShard {
+        key: object.key.clone(),
+        id: ShardId::of_legacy_object(object.key.as_str(), object.len, &object.etag.0),
+        bucket: name.group.bucket.number(),
+        len: object.len,
+        tail_len: 0,
+        entries: 0,
+        uid_min: None,
+        uid_max: None,
+        serials: vec![serial],
     }
 }
