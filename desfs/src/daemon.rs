@@ -50,11 +50,15 @@ fn wait_for_report(child: &mut Child) -> Result<Started, Failure> {
             .read_line(&mut line)
             .map_err(|error| Failure::system(format!("no report from the mount: {error}")))?;
     }
+    if line.trim_end() == READY {
+        return Ok(Started::Ready);
+    }
+    // It ends, and whoever asked for the mount must not find it still there.
+    let status = child.wait();
     match line.trim_end() {
-        READY => Ok(Started::Ready),
         NOTHING_TO_DO => Ok(Started::NothingToDo),
         line => Err(Failure::decode(line).unwrap_or_else(|| {
-            let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             Failure::internal(format!("the mount ended without a report ({status})"))
         })),
     }
