@@ -161,7 +161,7 @@ fn whatever_is_wrong_is_told_in_one_line_with_an_exit_code_of_mount() {
                 assert!(reason.contains(said), "{what}: {reason}");
             }
             assert!(mounts_on(at).is_empty(), "{what}");
-            assert!(daemons_on(mount_on).is_empty(), "{what}");
+            eventually(SOON, what, || daemons_on(mount_on).is_empty());
         }
     }
 }
@@ -209,7 +209,7 @@ fn mounting_twice_mounts_once() {
     for mut again in both_ways(&packed.archive(), mount.path(), "") {
         let outcome = run_within(SOON, &mut again);
         assert_eq!(mounts_on(mount.path()).len(), 1, "{outcome:?}");
-        assert_eq!(daemons_on(mount.path()).len(), 1, "{outcome:?}");
+        eventually(SOON, "one daemon serves the mount", || daemons_on(mount.path()).len() == 1);
     }
 
     packed.assert_shown_in(mount.path(), &[]);
