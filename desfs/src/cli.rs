@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
+/// The word by which desfs asks itself whether a mount answers.
+pub const PROBE: &str = "--probe-mount";
+
 /// What desfs is asked to do.
 #[derive(Debug, Clone)]
 pub enum Invocation {
@@ -17,6 +20,8 @@ pub enum Invocation {
     Path(PathArguments),
     /// To say what is wrong with a source.
     Check(CheckArguments),
+    /// To ask whether a mount answers; for desfs itself.
+    Probe(PathBuf),
 }
 
 /// A command line that cannot be understood, or asks for help.
@@ -38,6 +43,9 @@ impl Invocation {
         });
         let task = words.get(1).filter(|_| !is_helper).and_then(|word| word.to_str());
         let rest = || words.iter().skip(1);
+        if let (Some(PROBE), [_, _, target]) = (task, words.as_slice()) {
+            return Ok(Self::Probe(PathBuf::from(target)));
+        }
         match task {
             Some("path") => PathArguments::try_parse_from(rest()).map(Self::Path).map_err(|error| (error, 2)),
             Some("check") => CheckArguments::try_parse_from(rest()).map(Self::Check).map_err(|error| (error, 2)),

@@ -58,6 +58,11 @@ impl FileSystem {
         self.archive.drop_caches();
     }
 
+    /// All days that exist, as they were at most `ttl` ago.
+    pub async fn days(&self) -> Result<Arc<[Date]>, FsError> {
+        Ok(self.archive.days().await?)
+    }
+
     /// Finds a name in a directory.
     pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attributes, FsError> {
         if name.len() > NAME_LEN_MAX {

@@ -65,7 +65,7 @@ fn wait_for_report(child: &mut Child) -> Result<Started, Failure> {
 }
 
 /// The program by its path, so that it is listed under its name; by the kernel's link where it has been replaced since.
-fn own_program() -> PathBuf {
+pub(crate) fn own_program() -> PathBuf {
     match std::env::current_exe() {
         Ok(path) if path.is_file() => path,
         Ok(_) | Err(_) => PathBuf::from("/proc/self/exe"),

@@ -20,6 +20,18 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long the mount table's entry of another daemon may take to answer before it counts as stuck.
 pub const PROBE_MAX: Duration = Duration::from_secs(5);
 
+/// How often a probe looks for its answer.
+pub const PROBE_POLL: Duration = Duration::from_millis(5);
+
+/// How often a mount does its chores.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many causes of trouble are logged side by side.
+pub const CAUSES_MAX: usize = 100;
+
+/// How long a cause that was logged is only counted.
+pub const CAUSE_SILENCE: Duration = Duration::from_mins(5);
+
 /// How many dead mounts may lie on top of each other on a mount point.
 pub const DEAD_MOUNTS_MAX: usize = 16;
 

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             complain(&failure);
             failure.exit_code()
         }),
+        Invocation::Probe(target) => ExitCode::from(u8::from(desfs::mount::ask(&target).is_err())),
         Invocation::Path(arguments) => match desfs::locate::run(&arguments) {
             Ok(lines) => write_out(&lines),
             Err(failure) => {

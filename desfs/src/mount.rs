@@ -4,6 +4,7 @@
 //! The mount is made by mount(2) and not by fuser, which would show the type as `fuse`.
 
 mod place;
+mod probe;
 mod table;
 
 use std::ffi::CString;
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-pub use place::{Claim, answers, claim, resolve};
+pub use place::{Claim, answers, ask, claim, resolve};
+pub use probe::Probe;
 
 use crate::exit::Failure;
 use crate::limits::READ_AHEAD_KIB;

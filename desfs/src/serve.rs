@@ -1,11 +1,9 @@
 //! One mount from its beginning to its end.
 
-use std::fs::OpenOptions;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use desstore::{Clock, SystemClock};
-use sd_notify::NotifyState;
+use desstore::{Archive, Clock, SystemClock};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Role};
@@ -13,9 +11,14 @@ use crate::core::{DeletionPolicy, FileSystem, Modes};
 use crate::daemon::{self, Started};
 use crate::exit::{Failure, reason_of};
 use crate::fuse::{Session, Settings};
-use crate::mount::{self, Attached, Claim};
+use crate::log_file::LogFile;
+use crate::mount::{self, Attached, Claim, Probe};
 use crate::options::MountOptions;
 use crate::signals::{Signals, serve_until_end};
+use crate::source::Opened;
+use crate::supervisor::Supervisor;
+use crate::tally::Tally;
+use crate::upkeep::Upkeep;
 
 /// Does what the arguments say, and tells the exit code of mount(8). `arguments` are those that the configuration was
 /// made of, for the second process.
@@ -48,7 +51,7 @@ fn say(line: &str) {
 }
 
 fn serve(config: &Config) -> Result<(), Failure> {
-    start_logging(config)?;
+    let log = start_logging(config)?;
     let target = mount::resolve(&config.mount_point)?;
     let claim = mount::claim(&config.source_text, &target)?;
     if claim == Claim::MountedAlready {
@@ -63,16 +66,19 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let handle = runtime.handle().clone();
     runtime.block_on(async {
         let mut signals = Signals::register().map_err(|error| Failure::system(error.to_string()))?;
-        let core = tokio::select! {
-            opened = open(config, &clock) => opened?,
+        let Opened { archive, store } = tokio::select! {
+            opened = config.source.open(&config.options, Arc::clone(&clock)) => opened?,
             () = signals.end() => return Err(Failure::interrupted()),
         };
         if config.fake {
             tell_nothing_to_do(config, "everything but the mount is done");
             return Ok(());
         }
+        let core = show(archive, &config.options, &clock);
+        let tally = Arc::new(Tally::new(Arc::clone(&clock)));
         let Attached { device, mount_point } = mount::attach(&config.source_text, &target, &config.options)?;
-        let session = Session::start(device, Arc::clone(&core), settings(&config.options), handle, Arc::clone(&clock));
+        let session =
+            Session::start(device, Arc::clone(&core), settings(&config.options, &tally), handle, Arc::clone(&clock));
         let session = session.map_err(|error| {
             drop(mount_point.detach());
             Failure::mount(format!("the kernel does not agree: {error}"))
@@ -84,23 +90,24 @@ fn serve(config: &Config) -> Result<(), Failure> {
                 Failure::system(format!("cannot go to the background: {error}"))
             })?;
         }
-        tell_supervisor(config, NotifyState::Ready);
+        let supervisor = Supervisor::new(config.role == Role::Foreground);
+        supervisor.ready();
         tracing::info!(source = config.source_text, target = %target.display(), "mounted");
-        let on_stop = || tell_supervisor(config, NotifyState::Stopping);
-        let ended = serve_until_end(session, signals, &mount_point, &core, &clock, on_stop).await;
+        let description = format!("{} on {}", config.source_text, target.display());
+        let probe = Probe::new(&target);
+        let mut upkeep = Upkeep { store, core, tally, description, supervisor, probe, clock };
+        let ended = serve_until_end(session, signals, &mount_point, log.as_ref(), &mut upkeep).await;
         ended.map_err(|error| {
             drop(mount_point.detach());
             Failure::internal(format!("serving ended: {error}"))
         })?;
-        tracing::info!("unmounted");
+        tracing::info!(did = %upkeep.tally.figures(), "unmounted");
         Ok(())
     })
 }
 
-/// Opens the archive and puts the file system on top of it.
-async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<FileSystem>, Failure> {
-    let archive = config.source.open(&config.options, Arc::clone(clock)).await?.archive;
-    let options = &config.options;
+/// Puts the file system on top of an archive.
+fn show(archive: Arc<Archive>, options: &MountOptions, clock: &Arc<dyn Clock>) -> Arc<FileSystem> {
     let modes = Modes {
         owner: options.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         group: options.group.unwrap_or_else(|| rustix::process::getegid().as_raw()),
@@ -109,16 +116,17 @@ async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<FileSystem>
         exec: options.exec,
     };
     let policy = DeletionPolicy::new(options, host_name(), Arc::clone(clock));
-    Ok(Arc::new(FileSystem::new(archive, modes, policy)))
+    Arc::new(FileSystem::new(archive, modes, policy))
 }
 
-fn settings(options: &MountOptions) -> Settings {
+fn settings(options: &MountOptions, tally: &Arc<Tally>) -> Settings {
     Settings {
         name_ttl: options.name_ttl(),
         deadline: options.deadline,
         strict: options.strict,
         xattr: options.xattr,
         denied_programs: options.denied_programs.clone(),
+        tally: Arc::clone(tally),
     }
 }
 
@@ -131,34 +139,26 @@ fn host_name() -> String {
 }
 
 /// To stderr in the foreground, to `log=FILE` otherwise, if given.
-fn start_logging(config: &Config) -> Result<(), Failure> {
+fn start_logging(config: &Config) -> Result<Option<LogFile>, Failure> {
     let filter = EnvFilter::try_new(&config.log_filter)
         .map_err(|error| Failure::usage(format!("log filter {:?}: {}", config.log_filter, reason_of(&error))))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     match (&config.options.log, config.role) {
         (Some(path), _) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.map_err(|error| Failure::usage(format!("log={}: {error}", path.display())))?;
-            builder.with_writer(Arc::new(file)).init();
+            let file =
+                LogFile::open(path).map_err(|error| Failure::usage(format!("log={}: {error}", path.display())))?;
+            builder.with_ansi(false).with_writer(file.clone()).init();
+            return Ok(Some(file));
         }
         (None, Role::Foreground) => builder.with_writer(std::io::stderr).init(),
         (None, Role::Background | Role::Starter) => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 fn tell_nothing_to_do(config: &Config, reason: &str) {
     tracing::info!(reason);
     if config.role == Role::Background {
         daemon::report_nothing_to_do();
-    }
-}
-
-/// Tells systemd, where it supervises this process.
-fn tell_supervisor(config: &Config, state: NotifyState<'_>) {
-    if config.role == Role::Foreground
-        && let Err(error) = sd_notify::notify(&[state])
-    {
-        tracing::warn!(%error, "systemd cannot be told");
     }
 }

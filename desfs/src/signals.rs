@@ -1,15 +1,19 @@
 //! What ends a mount: an unmount from outside, or SIGTERM and SIGINT, which unmount. SIGHUP drops the caches.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use desfmt::Date;
 use desstore::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::core::FileSystem;
 use crate::fuse::Session;
 use crate::limits::{DRAIN_MAX, UNMOUNT_PATIENCE, UNMOUNT_RETRY};
+use crate::log_file::LogFile;
 use crate::mount::MountPoint;
+use crate::upkeep::Upkeep;
 
 /// The signals that desfs reacts to.
 #[derive(Debug)]
@@ -38,22 +42,22 @@ impl Signals {
     }
 }
 
-/// Serves until the mount ends. `on_stop` is called when a signal asks for it.
+/// Serves and keeps up until the mount ends.
 pub async fn serve_until_end(
     mut session: Session,
     mut signals: Signals,
     mount_point: &MountPoint,
-    core: &FileSystem,
-    clock: &Arc<dyn Clock>,
-    on_stop: impl FnOnce(),
+    log: Option<&LogFile>,
+    upkeep: &mut Upkeep,
 ) -> io::Result<()> {
+    let (core, clock, supervisor) = (Arc::clone(&upkeep.core), Arc::clone(&upkeep.clock), upkeep.supervisor);
+    let chores = upkeep.run();
+    tokio::pin!(chores);
     loop {
         tokio::select! {
             ended = session.ended() => return ended,
-            _ = signals.hang_up.recv() => {
-                tracing::info!("caches dropped");
-                core.drop_caches();
-            }
+            never = &mut chores => match never {},
+            _ = signals.hang_up.recv() => start_afresh(&session, &core, log).await,
             () = async {
                 tokio::select! {
                     _ = signals.terminate.recv() => {}
@@ -63,8 +67,30 @@ pub async fn serve_until_end(
         }
     }
     tracing::info!("unmounting");
-    on_stop();
-    stop(session, mount_point, clock).await
+    supervisor.stopping();
+    stop(session, mount_point, &clock).await
+}
+
+/// What can change while mounted is looked at anew: the archive, and which file is the log.
+async fn start_afresh(session: &Session, core: &FileSystem, log: Option<&LogFile>) {
+    if let Some(log) = log
+        && let Err(error) = log.reopen()
+    {
+        tracing::error!(%error, "the log cannot be opened again; it goes on in the old file");
+    }
+    // A day may have gone or come since it was looked at; the kernel may know names in either.
+    let before = core.days().await;
+    core.drop_caches();
+    let now = core.days().await;
+    let mut days: BTreeSet<Date> = BTreeSet::new();
+    for listed in [before, now] {
+        match listed {
+            Ok(listed) => days.extend(listed.iter().copied()),
+            Err(error) => tracing::warn!(%error, "names of some days expire by themselves"),
+        }
+    }
+    session.forget_days(days).await;
+    tracing::info!("caches dropped");
 }
 
 /// Unmounts, in time without regard for who uses it, and lets the requests under way finish.

@@ -165,9 +165,10 @@ impl Archive {
         self.legacy
     }
 
-    /// Forgets everything that is cached.
+    /// Forgets everything that is cached. That a manifest was seen in a newer version is not forgotten.
     pub fn drop_caches(&self) {
         self.cache.clear();
+        self.totals.forget();
     }
 
     /// All days that exist, ascending, as they were at most `ttl` ago. One listing.

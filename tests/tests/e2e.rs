@@ -29,5 +29,6 @@ mod e2e {
     mod refusing;
     mod rejecting;
     mod sql;
+    mod supervising;
     mod units;
 }

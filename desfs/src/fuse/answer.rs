@@ -10,6 +10,7 @@ use desstore::Clock;
 use futures_util::future::{Either, select};
 
 use crate::core::FsError;
+use crate::tally::Tally;
 
 /// Runs requests.
 #[derive(Debug, Clone)]
@@ -17,6 +18,32 @@ pub(super) struct Answerer {
     runtime: tokio::runtime::Handle,
     clock: Arc<dyn Clock>,
     deadline: Duration,
+    tally: Arc<Tally>,
+}
+
+/// A request as the log names it, and how long it may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// What is asked for.
+    pub(super) operation: &'static str,
+    /// How long it may wait, from the moment that it has to.
+    pub(super) deadline: Duration,
+    /// What becomes of it then.
+    pub(super) late: Late,
+    /// Whether the one who asks has an answer even when the work fails.
+    pub(super) has_substitute: bool,
+}
+
+impl Terms {
+    fn note<T>(&self, tally: &Tally, result: &Result<T, FsError>) {
+        match result {
+            Err(error) if self.has_substitute => {
+                tracing::debug!(operation = self.operation, %error, "answered with what was known last");
+                tally.note(self.operation, &Ok(()));
+            }
+            Ok(_) | Err(_) => tally.note(self.operation, result),
+        }
+    }
 }
 
 /// What becomes of work whose deadline has passed.
@@ -29,40 +56,58 @@ pub(super) enum Late {
 }
 
 impl Answerer {
-    pub(super) fn new(runtime: tokio::runtime::Handle, clock: Arc<dyn Clock>, deadline: Duration) -> Self {
-        Self { runtime, clock, deadline }
+    pub(super) fn new(
+        runtime: tokio::runtime::Handle,
+        clock: Arc<dyn Clock>,
+        deadline: Duration,
+        tally: Arc<Tally>,
+    ) -> Self {
+        Self { runtime, clock, deadline, tally }
     }
 
     /// Does the work and hands what came of it to `reply`: before this returns if the work needs not wait.
-    pub(super) fn answer<T, Work, Reply>(&self, work: Work, reply: Reply)
+    pub(super) fn answer<T, Work, Reply>(&self, operation: &'static str, work: Work, reply: Reply)
     where
         T: Send + 'static,
         Work: Future<Output = Result<T, FsError>> + Send + 'static,
         Reply: FnOnce(Result<T, FsError>) + Send + 'static,
     {
-        self.answer_within(self.deadline, Late::Drop, work, reply);
+        self.answer_on(
+            Terms { operation, deadline: self.deadline, late: Late::Drop, has_substitute: false },
+            work,
+            reply,
+        );
     }
 
-    /// The same with a deadline of its own, which holds from the moment that the work has to wait.
-    pub(super) fn answer_within<T, Work, Reply>(&self, deadline: Duration, late: Late, work: Work, reply: Reply)
+    /// The same on terms of its own.
+    pub(super) fn answer_on<T, Work, Reply>(&self, terms: Terms, work: Work, reply: Reply)
     where
         T: Send + 'static,
         Work: Future<Output = Result<T, FsError>> + Send + 'static,
         Reply: FnOnce(Result<T, FsError>) + Send + 'static,
     {
+        let deadline = terms.deadline;
         // Boxed because work that has begun cannot move, and may have to go to another thread.
         let mut work = Box::pin(work);
         let _entered = self.runtime.enter();
         match poll_once(work.as_mut()) {
-            Ok(Poll::Ready(result)) => reply(result),
+            Ok(Poll::Ready(result)) => {
+                terms.note(&self.tally, &result);
+                reply(result);
+            }
             Ok(Poll::Pending) => {
-                let clock = Arc::clone(&self.clock);
+                let (clock, tally) = (Arc::clone(&self.clock), Arc::clone(&self.tally));
                 drop(self.runtime.spawn(async move {
                     match select(work, clock.sleep(deadline)).await {
-                        Either::Left((result, _)) => reply(result),
+                        Either::Left((result, _)) => {
+                            terms.note(&tally, &result);
+                            reply(result);
+                        }
                         Either::Right(((), work)) => {
-                            reply(Err(FsError::DeadlineExceeded));
-                            if late == Late::Finish {
+                            let result = Err(FsError::DeadlineExceeded);
+                            terms.note(&tally, &result);
+                            reply(result);
+                            if terms.late == Late::Finish {
                                 drop(work.await);
                             }
                         }
@@ -92,7 +137,8 @@ mod tests {
 
     fn answerer(runtime: &tokio::runtime::Runtime) -> Answerer {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
-        Answerer::new(runtime.handle().clone(), clock, Duration::from_secs(30))
+        let tally = Arc::new(Tally::new(Arc::<ManualClock>::clone(&clock)));
+        Answerer::new(runtime.handle().clone(), clock, Duration::from_secs(30), tally)
     }
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -105,7 +151,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let asked_on = std::thread::current().id();
 
-        answerer(&runtime).answer(async { Ok(5) }, move |result: Result<i32, FsError>| {
+        answerer(&runtime).answer("test", async { Ok(5) }, move |result: Result<i32, FsError>| {
             sender.send((result.unwrap(), std::thread::current().id())).unwrap();
         });
 
@@ -119,7 +165,8 @@ mod tests {
         let (release, released) = tokio::sync::oneshot::channel::<i32>();
         let answerer = Answerer { clock: Arc::new(desstore::SystemClock::new()), ..answerer(&runtime) };
 
-        answerer.answer(async { Ok(released.await.unwrap()) }, move |result| sender.send(result.unwrap()).unwrap());
+        answerer
+            .answer("test", async { Ok(released.await.unwrap()) }, move |result| sender.send(result.unwrap()).unwrap());
         assert!(receiver.try_recv().is_err());
         release.send(7).unwrap();
 
@@ -138,7 +185,9 @@ mod tests {
             finished.send(()).unwrap();
             Ok(())
         };
-        answerer(&runtime).answer_within(Duration::from_secs(5), Late::Finish, work, move |result| {
+        let terms =
+            Terms { operation: "test", deadline: Duration::from_secs(5), late: Late::Finish, has_substitute: false };
+        answerer(&runtime).answer_on(terms, work, move |result| {
             sender.send(matches!(result, Err(FsError::DeadlineExceeded))).unwrap();
         });
 
@@ -153,6 +202,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel::<()>();
 
         answerer(&runtime).answer(
+            "test",
             async {
                 assert!(std::hint::black_box(false), "planted");
                 Ok(())

@@ -30,6 +30,12 @@ impl Invalidator {
         (Self(sender), receiver)
     }
 
+    /// Leaves a message; waits for room. Not for the threads that serve the kernel.
+    pub(super) fn send_in_time(&self, message: Forget) {
+        // Whoever reads them is gone when the kernel is.
+        drop(self.0.send(message));
+    }
+
     /// Leaves a message; never waits.
     pub(super) fn send(&self, message: Forget) {
         if let Err(TrySendError::Full(message)) = self.0.try_send(message) {

@@ -13,6 +13,7 @@ use fuser::{
 
 use crate::core::{Attributes, Kind};
 use crate::fuse::attributes::{GENERATION, NO_ENTRY, file_attr};
+use crate::fuse::invalidation::Invalidator;
 use crate::fuse::session::{ATTRIBUTES_TTL, REQUEST_BYTES_MAX, Session, configure, session_config};
 use desfmt::v3::Mtime;
 
@@ -163,5 +164,7 @@ impl Filesystem for NullTree {
 
 /// Serves the tree on a mounted `/dev/fuse`.
 pub fn serve_null(device: OwnedFd, tree: NullTree) -> io::Result<Session> {
-    Session::run(fuser::Session::from_fd(tree, device, fuser::SessionACL::All, session_config())?)
+    let session = fuser::Session::from_fd(tree, device, fuser::SessionACL::All, session_config())?;
+    // Nothing here is ever to be forgotten.
+    Session::run(session, Invalidator::new().0)
 }

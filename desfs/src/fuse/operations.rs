@@ -15,7 +15,7 @@ use fuser::{
 };
 
 use crate::core::{Caller, FileSystem, FsError};
-use crate::fuse::answer::{Answerer, Late};
+use crate::fuse::answer::{Answerer, Late, Terms};
 use crate::fuse::attributes::{GENERATION, NO_ENTRY, file_attr, file_type};
 use crate::fuse::invalidation::{Forget, Invalidator};
 use crate::fuse::session::{ATTRIBUTES_TTL, Settings, configure};
@@ -41,6 +41,11 @@ impl Operations {
         Self { core, answerer, invalidator, settings }
     }
 
+    /// Short, since the kernel locks the directory meanwhile.
+    fn terms_of_change(&self, operation: &'static str, late: Late) -> Terms {
+        Terms { operation, deadline: self.settings.deadline.min(UNLINK_DEADLINE), late, has_substitute: false }
+    }
+
     /// True when the program that asks is one that must not list. Asked once for each opening of a directory.
     fn is_denied(&self, request: &Request) -> bool {
         !self.settings.denied_programs.is_empty()
@@ -58,19 +63,19 @@ impl Filesystem for Operations {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (core, name) = (Arc::clone(&self.core), name.as_bytes().to_vec());
         let ttl = self.settings.name_ttl;
-        self.answerer.answer(async move { core.lookup(parent.0, &name).await }, move |found| match found {
+        self.answerer.answer("lookup", async move { core.lookup(parent.0, &name).await }, move |found| match found {
             Ok(attributes) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &file_attr(&attributes), GENERATION),
             // Inode 0 with a time to live: the kernel remembers that there is no such name.
             Err(FsError::NoEntry) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &NO_ENTRY, GENERATION),
-            Err(error) => reply.error(errno("lookup", &error)),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let core = Arc::clone(&self.core);
-        self.answerer.answer(async move { core.attributes(inode.0).await }, move |found| match found {
+        self.answerer.answer("getattr", async move { core.attributes(inode.0).await }, move |found| match found {
             Ok(attributes) => reply.attr(&ATTRIBUTES_TTL, &file_attr(&attributes)),
-            Err(error) => reply.error(errno("getattr", &error)),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -98,15 +103,15 @@ impl Filesystem for Operations {
         reply: ReplyData,
     ) {
         let core = Arc::clone(&self.core);
-        self.answerer.answer(async move { core.read(inode.0, offset, size).await }, move |bytes| match bytes {
+        self.answerer.answer("read", async move { core.read(inode.0, offset, size).await }, move |bytes| match bytes {
             Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(errno("read", &error)),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
     fn opendir(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if self.is_denied(request) {
-            return reply.error(errno("opendir", &FsError::ProgramDenied));
+            return reply.error(errno(&FsError::ProgramDenied));
         }
         reply.opened(FileHandle(0), FopenFlags::empty());
     }
@@ -114,7 +119,7 @@ impl Filesystem for Operations {
     fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let core = Arc::clone(&self.core);
         let work = async move { core.list(inode.0, offset, ENTRIES_PER_PAGE).await };
-        self.answerer.answer(work, move |entries| match entries {
+        self.answerer.answer("readdir", work, move |entries| match entries {
             Ok(entries) => {
                 for entry in &entries {
                     let inode = INodeNo(entry.attributes.inode);
@@ -124,7 +129,7 @@ impl Filesystem for Operations {
                 }
                 reply.ok();
             }
-            Err(error) => reply.error(errno("readdir", &error)),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -132,7 +137,7 @@ impl Filesystem for Operations {
         let core = Arc::clone(&self.core);
         let ttl = self.settings.name_ttl;
         let work = async move { core.list(inode.0, offset, ENTRIES_PER_PAGE_PLUS).await };
-        self.answerer.answer(work, move |entries| match entries {
+        self.answerer.answer("readdirplus", work, move |entries| match entries {
             Ok(entries) => {
                 for entry in &entries {
                     let attributes = file_attr(&entry.attributes);
@@ -143,7 +148,7 @@ impl Filesystem for Operations {
                 }
                 reply.ok();
             }
-            Err(error) => reply.error(errno("readdirplus", &error)),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -151,11 +156,10 @@ impl Filesystem for Operations {
         let (core, known) = (Arc::clone(&self.core), Arc::clone(&self.core));
         let work = async move { core.totals().await };
         // Whoever asks is mostly not after the totals, so that they must not hold anyone up.
-        self.answerer.answer_within(STATFS_PATIENCE, Late::Finish, work, move |totals| {
-            let totals = totals.unwrap_or_else(|error| {
-                tracing::info!(%error, "totals not known yet");
-                known.totals_known()
-            });
+        let (deadline, late) = (STATFS_PATIENCE, Late::Finish);
+        let terms = Terms { operation: "statfs", deadline, late, has_substitute: true };
+        self.answerer.answer_on(terms, work, move |totals| {
+            let totals = totals.unwrap_or_else(|_| known.totals_known());
             let blocks = totals.stored_bytes.div_ceil(u64::from(STATFS_BLOCK_BYTES));
             reply.statfs(blocks, 0, 0, totals.files, 0, STATFS_BLOCK_BYTES, NAME_LEN_MAX, STATFS_BLOCK_BYTES);
         });
@@ -163,24 +167,23 @@ impl Filesystem for Operations {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (core, name, caller) = (Arc::clone(&self.core), name.as_bytes().to_vec(), caller(request));
-        let invalidator = self.invalidator.clone();
+        let (invalidator, tally) = (self.invalidator.clone(), Arc::clone(&self.settings.tally));
         let work = async move {
             let gone = core.unlink(parent.0, &name, caller).await?;
+            tally.deleted();
             // The kernel drops the name itself, unless it was told EIO because this took too long.
             invalidator.send(Forget::Name(parent.0, name));
             invalidator.send(Forget::Content(gone.number()));
             Ok(())
         };
-        // Short, since the kernel locks the directory meanwhile.
-        let deadline = self.settings.deadline.min(UNLINK_DEADLINE);
-        self.answerer.answer_within(deadline, Late::Finish, work, move |done| acknowledge("unlink", done, reply));
+        self.answerer
+            .answer_on(self.terms_of_change("unlink", Late::Finish), work, move |done| acknowledge(done, reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (core, name, caller) = (Arc::clone(&self.core), name.as_bytes().to_vec(), caller(request));
         let work = async move { core.remove_directory(parent.0, &name, caller).await };
-        let deadline = self.settings.deadline.min(UNLINK_DEADLINE);
-        self.answerer.answer_within(deadline, Late::Drop, work, move |done| acknowledge("rmdir", done, reply));
+        self.answerer.answer_on(self.terms_of_change("rmdir", Late::Drop), work, move |done| acknowledge(done, reply));
     }
 
     fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -189,7 +192,7 @@ impl Filesystem for Operations {
         }
         let (core, name) = (Arc::clone(&self.core), name.as_bytes().to_vec());
         let work = async move { core.extended_attribute(inode.0, &name).await };
-        self.answerer.answer(work, move |value| reply_xattr("getxattr", value, size, reply));
+        self.answerer.answer("getxattr", work, move |value| reply_xattr(value, size, reply));
     }
 
     fn listxattr(&self, _: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
@@ -198,7 +201,7 @@ impl Filesystem for Operations {
         }
         let core = Arc::clone(&self.core);
         let work = async move { core.extended_attribute_names(inode.0).await };
-        self.answerer.answer(work, move |names| reply_xattr("listxattr", names, size, reply));
+        self.answerer.answer("listxattr", work, move |names| reply_xattr(names, size, reply));
     }
 
     // Answered ENOSYS, these succeed without a request from then on; there is never anything to write back.
@@ -303,6 +306,7 @@ impl Filesystem for Operations {
         reply: ReplyWrite,
     ) {
         // Without `strict` root gets this far, and what was written may stand in the page cache.
+        self.settings.tally.write_dropped();
         self.invalidator.send(Forget::Content(inode.0));
         reply.error(Errno::EROFS);
     }
@@ -340,29 +344,25 @@ fn caller(request: &Request) -> Caller {
     Caller { user: request.uid() }
 }
 
-fn acknowledge(operation: &'static str, done: Result<(), FsError>, reply: ReplyEmpty) {
+fn acknowledge(done: Result<(), FsError>, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(operation, &error)),
+        Err(error) => reply.error(errno(&error)),
     }
 }
 
-fn reply_xattr(operation: &'static str, value: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {
+fn reply_xattr(value: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) => match u32::try_from(value.len()) {
             Ok(len) if size == 0 => reply.size(len),
             Ok(len) if len <= size => reply.data(&value),
             Ok(_) | Err(_) => reply.error(Errno::ERANGE),
         },
-        Err(error) => reply.error(errno(operation, &error)),
+        Err(error) => reply.error(errno(&error)),
     }
 }
 
-/// The number of an error. Trouble is logged here, where it ends.
-fn errno(operation: &'static str, error: &FsError) -> Errno {
-    if error.is_trouble() {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(operation, %error, cause, "request not served");
-    }
+/// The number of an error.
+fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno().raw_os_error())
 }

@@ -7,14 +7,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use desfmt::Date;
 use desstore::Clock;
 use fuser::{Config, Filesystem, InitFlags, KernelConfig, SessionACL};
 use tokio::sync::oneshot;
 
 use crate::core::FileSystem;
 use crate::fuse::answer::Answerer;
-use crate::fuse::invalidation::{self, Invalidator};
+use crate::fuse::invalidation::{self, Forget, Invalidator};
 use crate::fuse::operations::Operations;
+use crate::inode::Node;
+use crate::tally::Tally;
 
 /// What depends on mount options.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Settings {
     pub xattr: bool,
     /// Programs that must not list.
     pub denied_programs: BTreeSet<String>,
+    /// Where what is done is counted.
+    pub tally: Arc<Tally>,
 }
 
 /// How long the kernel may keep attributes: a file never changes, so as long as it likes.
@@ -44,6 +49,7 @@ const BACKGROUND_MAX: u16 = 64;
 #[derive(Debug)]
 pub struct Session {
     end: oneshot::Receiver<io::Result<()>>,
+    invalidator: Invalidator,
 }
 
 impl Session {
@@ -57,26 +63,40 @@ impl Session {
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
         let (invalidator, messages) = Invalidator::new();
-        let answerer = Answerer::new(runtime, clock, settings.deadline);
-        let operations = Operations::new(core, answerer, invalidator, settings);
+        let answerer = Answerer::new(runtime, clock, settings.deadline, Arc::clone(&settings.tally));
+        let operations = Operations::new(core, answerer, invalidator.clone(), settings);
         let session = fuser::Session::from_fd(operations, device, SessionACL::All, session_config())?;
         let notifier = session.notifier();
         let builder = std::thread::Builder::new().name("invalidation".to_owned());
         drop(builder.spawn(move || invalidation::run(&messages, &notifier))?);
-        Self::run(session)
+        Self::run(session, invalidator)
     }
 
     /// Serves on threads of its own.
-    pub(super) fn run<F: Filesystem>(session: fuser::Session<F>) -> io::Result<Self> {
+    pub(super) fn run<F: Filesystem>(session: fuser::Session<F>, invalidator: Invalidator) -> io::Result<Self> {
         let (ended, end) = oneshot::channel();
         let builder = std::thread::Builder::new().name("session".to_owned());
         drop(builder.spawn(move || drop(ended.send(session.run())))?);
-        Ok(Self { end })
+        Ok(Self { end, invalidator })
     }
 
     /// Waits until the file system is unmounted.
     pub async fn ended(&mut self) -> io::Result<()> {
         (&mut self.end).await.unwrap_or_else(|_| Err(io::Error::other("the thread that served the mount is gone")))
+    }
+
+    /// Lets the kernel forget these days and all names in them.
+    pub async fn forget_days(&self, days: impl IntoIterator<Item = Date> + Send + 'static) {
+        let invalidator = self.invalidator.clone();
+        let sent = tokio::task::spawn_blocking(move || {
+            for day in days {
+                // With a directory the kernel forgets all that is below it.
+                invalidator.send_in_time(Forget::Name(Node::Root.number(), day.to_string().into_bytes()));
+            }
+        });
+        if let Err(error) = sent.await {
+            tracing::warn!(%error, "the names of days are left to expire");
+        }
     }
 }
 

@@ -98,20 +98,25 @@ fn health(target: &Path) -> Health {
 /// Waits for an answer of the file system at a path, within limits. Never to be called by the process that serves it.
 pub fn answers(target: &Path) -> io::Result<()> {
     let (sender, receiver) = mpsc::channel();
+    let asked = target.to_owned();
+    // A thread that never comes back is killed with the process.
+    drop(std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
+        drop(sender.send(ask(&asked)));
+    })?);
+    match receiver.recv_timeout(PROBE_MAX) {
+        Ok(answer) => answer,
+        Err(_) => Err(Errno::TIMEDOUT.into()),
+    }
+}
+
+/// Waits for an answer of the file system at a path, for ever if need be.
+pub fn ask(target: &Path) -> io::Result<()> {
     // A name that no day can have and nobody has asked for before: the daemon answers it without looking anything up,
     // and the kernel cannot answer it from its caches.
     let name = target.join(format!(".desfs-{}-{:?}", std::process::id(), std::thread::current().id()));
-    // A thread that never comes back is killed with the process.
-    drop(std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-        let answer = match rustix::fs::lstat(&name) {
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error),
-        };
-        let _ = sender.send(answer);
-    })?);
-    match receiver.recv_timeout(PROBE_MAX) {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Errno::TIMEDOUT.into()),
+    match rustix::fs::lstat(&name) {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -31,6 +31,13 @@ pub(crate) struct TotalsBook {
     days: tokio::sync::Mutex<HashMap<Date, (ETag, Totals)>>,
 }
 
+impl TotalsBook {
+    /// Sums anew when asked next.
+    pub(crate) fn forget(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 impl Archive {
     /// What the archive holds, as of at most five minutes ago. The first call reads every manifest.
     pub async fn totals(&self) -> Result<Totals, ArchiveError> {
