@@ -84,9 +84,9 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
 fn explain(error: Errno, target: &Path) -> Failure {
     let target = target.display();
     match error {
-        Errno::PERM => {
-            Failure::usage("only root can mount (fstab option `user` needs fusermount3, which is not built in)")
-        }
+        Errno::PERM => Failure::usage(
+            "only root can mount, whatever `user` says in fstab; let systemd do it (x-systemd.automount)",
+        ),
         Errno::NOENT => Failure::mount(format!("mount point {target} does not exist")),
         Errno::NOTDIR => Failure::mount(format!("mount point {target} is not a directory")),
         Errno::NODEV => Failure::mount("the kernel has no FUSE (try: modprobe fuse)"),

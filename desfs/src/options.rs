@@ -166,7 +166,7 @@ const IGNORED_PREFIXES: [&str; 5] = ["x-", "X-", "comment=", "uhelper=", "helper
 
 /// Options that people may well try, with the reason why not.
 const REFUSED: [(&str, &str); 7] = [
-    ("remount", "a DES mount cannot be changed while mounted; unmount it and mount it again"),
+    ("remount", "nothing can be changed while mounted; unmount it and mount it again with the new options"),
     ("allow_root", "use allow_other; the modes and default_permissions decide who may read"),
     ("auto_unmount", "not built; a mount left by a dead daemon is replaced by the next mount"),
     ("nonempty", "not needed: a mount point need not be empty"),

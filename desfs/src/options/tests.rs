@@ -77,7 +77,7 @@ fn users_and_groups_may_be_named() {
 fn a_remount_is_refused_in_words() {
     assert_eq!(
         refusal("remount,ro"),
-        "mount option remount: a DES mount cannot be changed while mounted; unmount it and mount it again"
+        "mount option remount: nothing can be changed while mounted; unmount it and mount it again with the new options"
     );
 }
 

@@ -308,11 +308,38 @@ fn a_remount_is_answered_clearly() {
     let packed = Packed::random(66, 5);
     let mount = packed.mount("");
 
-    let outcome = run_within(SOON, desfs().arg(packed.archive()).arg(mount.path()).args(["-o", "remount,ro"]));
-
-    assert_ne!(outcome.code(), 0);
-    assert!(outcome.one_line_of_reason().contains("remount"));
+    for mut remount in both_ways(&packed.archive(), mount.path(), "remount,ro") {
+        let outcome = run_within(SOON, &mut remount).exits(1);
+        assert!(outcome.one_line_of_reason().contains("remount: nothing can be changed"), "{outcome:?}");
+    }
     packed.assert_shown_in(mount.path(), &[]);
+}
+
+#[test]
+fn a_mount_for_reading_that_the_kernel_alone_remounts_lets_nothing_be_deleted() {
+    let packed = Packed::random(68, 5);
+    let mount = packed.mount("ro");
+    let file = packed.corpus.files[0].clone();
+
+    // With both of them and no type, mount(8) does not ask the helper.
+    run_within(SOON, command("mount").args(["-o", "remount,rw"]).arg(packed.archive()).arg(mount.path())).success();
+
+    let refused = fs::remove_file(mount.file(&file.day, &file.uid)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    packed.assert_shown_in(mount.path(), &[]);
+}
+
+#[test]
+fn a_user_cannot_mount_and_is_told_so() {
+    let packed = Packed::random(69, 2);
+    let point = mount_point();
+    let mut mount = command("setpriv");
+    mount.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(desfs().get_program());
+
+    let outcome = run_within(SOON, mount.arg(packed.archive()).arg(point.path()));
+
+    assert!(outcome.exits(1).one_line_of_reason().contains("only root can mount"));
+    assert!(mounts_on(point.path()).is_empty());
 }
 
 #[test]
