@@ -85,6 +85,8 @@ pub async fn run(make: impl Fn() -> Arc<dyn ObjectStore> + Send, scratch: &Path)
             writes::a_recreated_object_is_another_version,
             writes::an_unconditional_put_creates_and_replaces,
             writes::removing_twice_succeeds,
+            writes::what_is_purged_is_gone,
+            writes::the_store_tells_the_time_of_its_writes,
             writes::a_large_file_becomes_an_object,
             writes::a_payload_that_cannot_be_read_writes_nothing,
             writes::unusual_keys_are_kept_apart,

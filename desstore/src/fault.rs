@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use desfmt::ObjectKey;
+use desfmt::{ObjectKey, Timestamp};
 
 pub use self::call::{Call, Fault, FaultRates, InjectedFault, Operation, Phase};
 use crate::clock::{Randomness, SeededRandom};
@@ -211,6 +211,7 @@ impl Damage for () {}
 impl Damage for ObjectMeta {}
 impl Damage for Receipt {}
 impl Damage for Page {}
+impl Damage for Timestamp {}
 
 impl Damage for Bytes {
     fn flip_bit(&mut self, chance: u64) {
@@ -276,6 +277,14 @@ impl ObjectStore for FaultStore {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.run(Operation::Delete, key.as_str(), self.inner.delete(key)).await
+    }
+
+    async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.run(Operation::Purge, key.as_str(), self.inner.purge(key)).await
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        self.run(Operation::Time, "", self.inner.time()).await
     }
 
     async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {

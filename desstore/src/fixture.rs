@@ -236,6 +236,19 @@ impl ObjectStore for Observed {
         answer
     }
 
+    async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.note("purge", key);
+        self.step_aside().await;
+        let answer = self.inner.purge(key).await;
+        self.step_aside().await;
+        answer
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        self.note("time", &"");
+        self.inner.time().await
+    }
+
     async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
         self.note("list", &prefix);
         self.step_aside().await;

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use desfmt::ObjectKey;
+use desfmt::{ObjectKey, Timestamp};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -310,6 +310,14 @@ impl ObjectStore for LocalStore {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.remove(key).await.map_err(|failure| failure.during("delete", key))
+    }
+
+    async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key).await
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.shared.clock.now())
     }
 
     async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {

@@ -164,6 +164,14 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
+    async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete(key).await
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.clock.now())
+    }
+
     async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
         let state = self.state();
         let start = token.map_or(Bound::Included(prefix), Bound::Excluded);

@@ -109,6 +109,13 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Removes an object; removing what is not there succeeds. Durable on return.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
+    /// Removes an object with all older versions of it that the store keeps; the same as [`ObjectStore::delete`] where it
+    /// keeps none. Durable on return.
+    async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// The time by the store's own clock, in which periods of grace are counted. At most one request.
+    async fn time(&self) -> Result<Timestamp, StoreError>;
+
     /// Lists one page of the keys that begin with `prefix`. `token` comes from the page before. One request.
     async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError>;
 }

@@ -96,6 +96,32 @@ pub(super) async fn removing_twice_succeeds(ground: Ground) -> Checked {
     refused(store.get_range(&key, 0..1, None).await, StoreErrorKind::NotFound, "get_range")
 }
 
+pub(super) async fn what_is_purged_is_gone(ground: Ground) -> Checked {
+    let (store, key) = (&ground.store, key("writes/purged")?);
+    store.purge(&key).await?;
+    let first = ground.create("writes/purged", "x").await?;
+    store.put_if_match(&key, &first.etag, payload("y")).await?;
+
+    store.purge(&key).await?;
+
+    refused(store.head(&key).await, StoreErrorKind::NotFound, "head")?;
+    let page = store.list("writes/purged", crate::store::Depth::Recursive, None).await?;
+    ensure!(page.objects.is_empty(), "it is still listed");
+    Ok(())
+}
+
+pub(super) async fn the_store_tells_the_time_of_its_writes(ground: Ground) -> Checked {
+    let before = ground.store.time().await?;
+    let written = ground.create("writes/dated", "x").await?.at;
+    let after = ground.store.time().await?;
+
+    // A store may tell times in whole seconds.
+    let second = std::time::Duration::from_secs(1);
+    ensure!(before <= written.saturating_add(second), "written at {written:?}, before {before:?}");
+    ensure!(written <= after.saturating_add(second), "written at {written:?}, after {after:?}");
+    Ok(())
+}
+
 pub(super) async fn a_large_file_becomes_an_object(ground: Ground) -> Checked {
     let content = pattern(9_000_001);
     for (name, is_conditional) in [("writes/file", true), ("writes/file again", false)] {

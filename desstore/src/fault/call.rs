@@ -15,6 +15,8 @@ pub enum Operation {
     PutIfMatch,
     Put,
     Delete,
+    Purge,
+    Time,
     List,
 }
 
@@ -22,8 +24,10 @@ impl Operation {
     /// True for the operations that may change what is stored.
     pub const fn is_write(self) -> bool {
         match self {
-            Self::PutIfAbsent | Self::PutIfMatch | Self::Put | Self::Delete => true,
-            Self::Get | Self::GetIfChanged | Self::GetRange | Self::GetTail | Self::Head | Self::List => false,
+            Self::PutIfAbsent | Self::PutIfMatch | Self::Put | Self::Delete | Self::Purge => true,
+            Self::Get | Self::GetIfChanged | Self::GetRange | Self::GetTail | Self::Head | Self::Time | Self::List => {
+                false
+            }
         }
     }
 
@@ -39,6 +43,8 @@ impl Operation {
             Self::PutIfMatch => "put_if_match",
             Self::Put => "put",
             Self::Delete => "delete",
+            Self::Purge => "purge",
+            Self::Time => "time",
             Self::List => "list",
         }
     }
