@@ -7,7 +7,7 @@ use crate::clock::ManualClock;
 use crate::memory::MemoryStore;
 
 fn memory() -> Arc<dyn ObjectStore> {
-    Arc::new(MemoryStore::new(Arc::new(ManualClock::new(desfmt::Timestamp::from_micros(0)))))
+    Arc::new(MemoryStore::new(Arc::new(ManualClock::new(Timestamp::from_micros(0)))))
 }
 
 fn key(text: &str) -> ObjectKey {

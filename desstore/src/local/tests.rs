@@ -143,7 +143,7 @@ async fn a_file_that_is_an_object_already_is_copied_and_left_alone() {
 #[tokio::test]
 async fn a_version_is_later_than_the_one_it_replaces_even_when_the_clock_goes_back() {
     let directory = tempfile::tempdir().unwrap();
-    let at = |micros| Arc::new(ManualClock::new(desfmt::Timestamp::from_micros(micros)));
+    let at = |micros| Arc::new(ManualClock::new(Timestamp::from_micros(micros)));
     let store = |micros| LocalStore::open(directory.path(), at(micros)).unwrap();
 
     let first = store(2_000_000_000_000_000).put(&key("a"), bytes("same")).await.unwrap();
@@ -340,7 +340,7 @@ async fn a_file_cut_short_behind_the_store_is_never_read_as_whole() {
 #[tokio::test]
 async fn a_writer_gives_up_when_the_lock_is_never_free() {
     let directory = tempfile::tempdir().unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(desfmt::Timestamp::from_micros(0)));
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
     let one = LocalStore::open(directory.path(), Arc::clone(&clock)).unwrap();
     let other = LocalStore::open(directory.path(), clock).unwrap();
     let held = one.lock().await.unwrap();
