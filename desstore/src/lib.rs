@@ -6,6 +6,7 @@
 mod archive;
 mod cache;
 mod clock;
+pub mod config;
 pub mod conformance;
 mod error;
 pub mod fault;
@@ -13,6 +14,7 @@ pub mod fault;
 mod fixture;
 mod local;
 mod memory;
+pub mod observe;
 mod probe;
 mod publish;
 mod store;
