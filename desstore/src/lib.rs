@@ -12,6 +12,7 @@ mod error;
 pub mod fault;
 #[cfg(test)]
 mod fixture;
+mod inventory;
 mod local;
 mod memory;
 pub mod observe;
@@ -25,8 +26,9 @@ pub use archive::{
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
 pub use error::{StoreError, StoreErrorKind};
+pub use inventory::{Held, Inventory, ReadManifest, State};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use probe::{Conditions, probe};
-pub use publish::{ArchiveWriter, BuiltShard, Outcome, Survey, UidState};
+pub use publish::{ArchiveWriter, BuiltShard, Outcome, Survey, Swapped, UidState};
 pub use store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt, list_all};

@@ -4,8 +4,10 @@
 //! the day, then the object under a name nobody else has, then reading it back, then the commit. Only then is a file
 //! published.
 
+pub(crate) mod change;
 mod commit;
 mod survey;
+mod swap;
 mod upload;
 
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use std::sync::Arc;
 use desfmt::document::{self, Identity, Manifest};
 use desfmt::{ArchiveId, BucketBits, Date, Group, ShardName, Uid, layout, v3};
 
+use change::Decision;
 pub use survey::{Survey, UidState};
+pub use swap::Swapped;
 
 use crate::archive::{Archive, ArchiveError, ReadOptions, read_identity};
 use crate::clock::{Clock, Randomness};
@@ -152,11 +156,11 @@ impl ArchiveWriter {
                 continue;
             }
             match self.commit(shard, &claim).await? {
-                commit::Decision::Committed(serial) => {
+                Decision::Committed(serial) => {
                     return Ok(Outcome::Published { name: claim.name, serial, adopted: claim.adopted });
                 }
-                commit::Decision::Overlap => return Ok(Outcome::Overlap),
-                commit::Decision::Terminal | commit::Decision::Recompare => {}
+                Decision::Overlap => return Ok(Outcome::Overlap),
+                Decision::Terminal | Decision::Recompare | Decision::Stale => {}
             }
         }
         let reason = format!("no name for a shard of {} could be won in {ATTEMPTS_MAX} attempts", shard.group);

@@ -114,6 +114,9 @@ pub struct RetiredObject {
     pub generation: u64,
     /// When, by the store's clock.
     pub at: Timestamp,
+    /// What the manifest said of it while it was live: what is left of it can be proven and brought back by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Box<ManifestShard>>,
 }
 
 /// An object that was uploaded and never became current, and never will.
@@ -153,6 +156,29 @@ impl Manifest {
     /// True when a key was retired or condemned; such a key never becomes current again.
     pub fn is_terminal(&self, key: &ObjectKey) -> bool {
         self.retired.iter().any(|object| object.key == *key) || self.condemned.iter().any(|object| object.key == *key)
+    }
+
+    /// True when the numbers of a shard may have been used before and forgotten, so that its key is used up.
+    pub fn is_used_up(&self, bucket: u16, split: u32, repack: u32) -> bool {
+        let numbers = self.numbers.get(&bucket);
+        numbers.and_then(|numbers| numbers.repack_max.get(&split)).is_some_and(|used| repack <= *used)
+    }
+
+    /// Uses up the numbers of a shard and all lower repack numbers of its split.
+    pub fn use_up(&mut self, bucket: u16, split: u32, repack: u32) {
+        let numbers = self.numbers.entry(bucket).or_default();
+        numbers.split_max = numbers.split_max.max(split);
+        let used = numbers.repack_max.entry(split).or_insert(repack);
+        *used = repack.max(*used);
+    }
+
+    /// Corrects when the objects were retired that this very version took out: not before the store wrote it. Whoever
+    /// wrote it had asked for the time before, and may have slept for hours in between.
+    pub fn settle_times(&mut self, written: Timestamp) {
+        let generation = self.generation;
+        for object in self.retired.iter_mut().filter(|object| object.generation == generation) {
+            object.at = object.at.max(written);
+        }
     }
 }
 

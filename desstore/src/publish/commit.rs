@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use desfmt::document::{self, CondemnedObject, DOCUMENT_LEN_MAX, Manifest, ManifestShard};
-use desfmt::{Birth, Date, ObjectKey, layout};
+use desfmt::{Date, ObjectKey, Timestamp, layout};
 use tokio::sync::oneshot;
 
 use crate::archive::ArchiveError;
 use crate::error::{StoreError, StoreErrorKind};
+use crate::publish::change::{Change, Decision};
 use crate::publish::upload::Claim;
 use crate::publish::{ATTEMPTS_MAX, ArchiveWriter, BuiltShard};
 use crate::store::Payload;
@@ -22,31 +23,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What a commit came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
-    /// The shard is live, with this birth serial.
-    Committed(u32),
-    /// Another live shard holds some of its uids; the object is condemned.
-    Overlap,
-    /// Its key was retired or condemned by somebody else; it needs another name.
-    Terminal,
-    /// Its group has live shards that it was not compared with yet.
-    Recompare,
-}
-
 /// A change of a manifest that waits to be committed.
 #[derive(Debug)]
 struct Request {
     change: Change,
     reply: oneshot::Sender<Result<Decision, ArchiveError>>,
-}
-
-#[derive(Debug)]
-enum Change {
-    /// A new shard, and the shards of its group that were proven to hold none of its uids.
-    Add(Box<ManifestShard>, Vec<ObjectKey>),
-    Condemn(CondemnedObject),
 }
 
 /// Who waits for which day.
@@ -76,7 +57,9 @@ impl ArchiveWriter {
             let added = Box::new(added(shard, claim));
             match self.request(date, Change::Add(added, known.clone())).await? {
                 Decision::Recompare => {}
-                decided @ (Decision::Committed(_) | Decision::Terminal | Decision::Overlap) => return Ok(decided),
+                decided @ (Decision::Committed(_) | Decision::Terminal | Decision::Overlap | Decision::Stale) => {
+                    return Ok(decided);
+                }
             }
             if self.overlaps(shard, &mut known).await? {
                 self.condemn(date, claim, "other shards hold some of its uids").await?;
@@ -89,7 +72,7 @@ impl ArchiveWriter {
     /// Makes sure that an object never becomes current.
     pub(super) async fn condemn(&self, date: Date, claim: &Claim, reason: &str) -> Result<(), ArchiveError> {
         let condemned = CondemnedObject { key: claim.key.clone(), reason: reason.to_owned(), at: claim.uploaded };
-        self.request(date, Change::Condemn(condemned)).await.map(drop)
+        self.request(date, Change::Condemn(vec![condemned])).await.map(drop)
     }
 
     /// True when a live shard of the group that is not `known` holds a uid of this one. Adds what was compared.
@@ -110,7 +93,7 @@ impl ArchiveWriter {
     }
 
     /// Queues a change and sees it decided, by whoever commits next.
-    async fn request(&self, date: Date, change: Change) -> Result<Decision, ArchiveError> {
+    pub(crate) async fn request(&self, date: Date, change: Change) -> Result<Decision, ArchiveError> {
         let queue = self.commits.day(date);
         let (reply, answer) = oneshot::channel();
         queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Request { change, reply });
@@ -152,8 +135,10 @@ impl ArchiveWriter {
             if manifest.transactions.contains(&transaction) {
                 return Ok(decisions);
             }
-            decisions = changes.iter().map(|change| apply(&mut manifest, change)).collect::<Result<_, _>>()?;
-            if !decisions.iter().any(|decision| matches!(decision, Decision::Committed(_))) {
+            manifest.settle_times(fetched.meta.modified);
+            let now = self.time_for(changes).await?;
+            decisions = changes.iter().map(|change| change.apply(&mut manifest, now)).collect::<Result<_, _>>()?;
+            if !decisions.iter().any(|decision| decision.is_committed()) {
                 return Ok(decisions);
             }
             self.still_there(changes, &decisions).await?;
@@ -174,10 +159,18 @@ impl ArchiveWriter {
         Err(lost_every_race(date))
     }
 
+    /// The time by the store's clock, where a change notes it.
+    async fn time_for(&self, changes: &[Change]) -> Result<Timestamp, ArchiveError> {
+        if changes.iter().any(|change| matches!(change, Change::Swap { .. })) {
+            return Ok(self.store.time().await?);
+        }
+        Ok(Timestamp::default())
+    }
+
     /// Looks once more that every object is there that the next manifest will list.
     async fn still_there(&self, changes: &[Change], decisions: &[Decision]) -> Result<(), ArchiveError> {
-        for (change, decision) in changes.iter().zip(decisions) {
-            if let (Change::Add(shard, _), Decision::Committed(_)) = (change, decision) {
+        for (change, _) in changes.iter().zip(decisions).filter(|(_, decision)| decision.is_committed()) {
+            for shard in change.added() {
                 let meta = self.store.head(&shard.key).await?;
                 if meta.len != shard.len {
                     let detail = format!("it has {} bytes and was uploaded with {}", meta.len, shard.len);
@@ -187,39 +180,6 @@ impl ArchiveWriter {
         }
         Ok(())
     }
-}
-
-/// Makes one change to a manifest, or says why not.
-fn apply(manifest: &mut Manifest, change: &Change) -> Result<Decision, ArchiveError> {
-    let (shard, known) = match change {
-        Change::Condemn(object) => {
-            if !manifest.is_terminal(&object.key) {
-                manifest.condemned.push(object.clone());
-            }
-            return Ok(Decision::Committed(0));
-        }
-        Change::Add(shard, known) => (shard, known),
-    };
-    if manifest.is_terminal(&shard.key) {
-        return Ok(Decision::Terminal);
-    }
-    // An earlier run of ours has adopted and committed the same object.
-    if let Some(listed) = manifest.shards.iter().find(|listed| listed.key == shard.key) {
-        return Ok(listed.serials.first().map_or(Decision::Terminal, |serial| Decision::Committed(*serial)));
-    }
-    if manifest.shards.iter().any(|listed| listed.bucket == shard.bucket && !known.contains(&listed.key)) {
-        return Ok(Decision::Recompare);
-    }
-    let serial = manifest.next_serial;
-    if serial > Birth::SERIAL_MAX {
-        let reason = format!("the day {} has used up all {} serials; repack it", manifest.date, Birth::SERIAL_MAX);
-        return Err(ArchiveError::refused(reason));
-    }
-    manifest.next_serial = serial.saturating_add(1);
-    let numbers = manifest.numbers.entry(shard.bucket).or_default();
-    numbers.split_max = numbers.split_max.max(shard.split);
-    manifest.shards.push(ManifestShard { serials: vec![serial], ..ManifestShard::clone(shard) });
-    Ok(Decision::Committed(serial))
 }
 
 /// What the manifest will say of a shard, but for its serial.
