@@ -108,6 +108,11 @@ impl fmt::Debug for UidHasher {
 }
 
 impl UidHash {
+    /// Its 16 bytes.
+    pub const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// Takes 32 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 32 || text.bytes().any(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

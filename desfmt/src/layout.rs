@@ -182,6 +182,15 @@ pub enum TombstoneKey {
     Batch(Group, Uuid),
 }
 
+impl TombstoneKey {
+    /// The group whose files it deletes.
+    pub const fn group(&self) -> Group {
+        match self {
+            Self::Folded(group) | Self::Record(group, ..) | Self::Batch(group, _) => *group,
+        }
+    }
+}
+
 /// Reads a key below `tombstones/`.
 pub fn parse_tombstone(key: &str, bits: BucketBits) -> Option<TombstoneKey> {
     let (date, rest) = key.strip_prefix(TOMBSTONES)?.split_once('/')?;

@@ -12,6 +12,8 @@ mod entries;
 mod error;
 mod legacy;
 mod list;
+mod receipt;
+mod records;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -26,9 +28,11 @@ use desfmt::{ArchiveId, BucketBits, Date, ShardId, Timestamp, UidHasher, layout,
 
 pub use check::{Checked, Finding, Verdict};
 pub use content::Details;
-pub use delete::{Deleted, Deletion};
+pub use delete::{Deleted, Deletion, Standing};
 pub use entries::FileEntry;
 pub use error::ArchiveError;
+pub use receipt::{ErasureReceipt, ErasureState, Holder, Role};
+pub use records::DeletionRecord;
 pub use totals::Totals;
 
 use crate::cache::ByteCache;
@@ -37,7 +41,7 @@ use crate::error::StoreErrorKind;
 use crate::store::{Depth, ETag, ObjectStore};
 
 pub(crate) use day::{Day, DayShard};
-pub(crate) use shard::OpenShard;
+pub(crate) use shard::{Index, OpenShard};
 
 /// How an archive is to be read.
 #[derive(Debug, Clone)]

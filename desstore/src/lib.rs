@@ -21,7 +21,8 @@ mod publish;
 mod store;
 
 pub use archive::{
-    Archive, ArchiveError, Checked, Deleted, Deletion, Details, FileEntry, Finding, ReadOptions, Totals, Verdict,
+    Archive, ArchiveError, Checked, Deleted, Deletion, DeletionRecord, Details, ErasureReceipt, ErasureState,
+    FileEntry, Finding, Holder, ReadOptions, Role, Standing, Totals, Verdict,
 };
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
@@ -30,5 +31,5 @@ pub use inventory::{Held, Inventory, ReadManifest, State};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use probe::{Conditions, probe};
-pub use publish::{ArchiveWriter, BuiltShard, Outcome, Survey, Swapped, UidState};
+pub use publish::{ArchiveWriter, BuiltShard, ExpiringDay, Outcome, Survey, Swapped, UidState};
 pub use store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt, list_all};

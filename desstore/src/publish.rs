@@ -6,6 +6,7 @@
 
 pub(crate) mod change;
 mod commit;
+mod expire;
 mod survey;
 mod swap;
 mod upload;
@@ -17,10 +18,11 @@ use desfmt::document::{self, Identity, Manifest};
 use desfmt::{ArchiveId, BucketBits, Date, Group, ShardName, Uid, layout, v3};
 
 use change::Decision;
+pub use expire::ExpiringDay;
 pub use survey::{Survey, UidState};
 pub use swap::Swapped;
 
-use crate::archive::{Archive, ArchiveError, ReadOptions, read_identity};
+use crate::archive::{Archive, ArchiveError, Day, ReadOptions, read_identity};
 use crate::clock::{Clock, Randomness};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::probe::{Conditions, clear_probes, probe};
@@ -148,6 +150,7 @@ impl ArchiveWriter {
     /// its first poll and its end: an object could be left that only a later run adopts.
     pub async fn publish(&self, shard: &BuiltShard) -> Result<Outcome, ArchiveError> {
         self.ensure_day(shard.group.date).await?;
+        self.refuse_deleted(shard).await?;
         for _ in 0..ATTEMPTS_MAX {
             let claim = self.claim(shard).await?;
             if !self.reads_back(shard, &claim).await? {
@@ -164,6 +167,18 @@ impl ArchiveWriter {
             }
         }
         let reason = format!("no name for a shard of {} could be won in {ATTEMPTS_MAX} attempts", shard.group);
+        Err(ArchiveError::refused(reason))
+    }
+
+    /// A shard is known by its content: one that retention has deleted would be published and never be seen.
+    async fn refuse_deleted(&self, shard: &BuiltShard) -> Result<(), ArchiveError> {
+        let date = shard.group.date;
+        let is_deleted = |day: Arc<Day>| day.tombstones.holds_shard(shard.body.shard_id());
+        if !self.archive.day(date).await?.is_some_and(is_deleted) {
+            return Ok(());
+        }
+        let reason =
+            format!("a shard of {date} with the same files was deleted whole; leave them out, they cannot come back");
         Err(ArchiveError::refused(reason))
     }
 

@@ -254,6 +254,11 @@ const fn verdict_of(kind: StoreErrorKind) -> Verdict {
     }
 }
 
+/// An error with all its causes.
+pub(crate) fn in_words(error: &ArchiveError) -> String {
+    with_causes(error, error)
+}
+
 fn with_causes(text: &impl ToString, error: &dyn std::error::Error) -> String {
     let mut text = text.to_string();
     let mut cause = error.source();

@@ -147,6 +147,16 @@ impl Archive {
         page.find(uid).map(|entry| located(&open, shard, entry)).transpose()
     }
 
+    /// True when an opened shard holds an entry of this uid.
+    pub(crate) async fn holds(&self, open: &OpenShard, uid: &str) -> Result<bool, ArchiveError> {
+        let index = match &open.index {
+            Index::Paged(index) => index,
+            Index::Legacy(legacy) => return Ok(legacy.holds(uid)),
+        };
+        let Some(page) = index.page_of_uid(uid) else { return Ok(false) };
+        Ok(self.index_page(open, index, page).await?.find(uid).is_some())
+    }
+
     async fn find_prefixed(
         &self,
         shard: &DayShard,

@@ -48,7 +48,7 @@ impl Archive {
         Ok(open)
     }
 
-    async fn open_paged_shard(&self, shard: &DayShard) -> Result<(OpenShard, usize), ArchiveError> {
+    pub(crate) async fn open_paged_shard(&self, shard: &DayShard) -> Result<(OpenShard, usize), ArchiveError> {
         let key = &shard.key;
         let tail_len_max = v3::limits::TAIL_LEN_MAX;
         if shard.tail_len > tail_len_max {

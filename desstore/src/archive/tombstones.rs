@@ -15,7 +15,7 @@ use crate::error::StoreErrorKind;
 use crate::store::{Depth, ETag, ObjectStore};
 
 /// How many objects below a day's tombstones are read; a fold brings them down long before.
-const LISTED_MAX: usize = 4_000_000;
+pub(crate) const LISTED_MAX: usize = 4_000_000;
 
 /// Everything deleted from a day, as far as known here.
 #[derive(Debug, Default)]
@@ -69,6 +69,11 @@ impl TombstoneSet {
     /// Notes deletions.
     pub(crate) fn extend(&self, uids: impl IntoIterator<Item = UidHash>) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).uids.extend(uids);
+    }
+
+    /// Notes deletions of whole shards.
+    pub(crate) fn extend_shards(&self, shards: impl IntoIterator<Item = ShardId>) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).shards.extend(shards);
     }
 
     /// Takes in what the store knows: one listing, and what that shows to be new. An error leaves the set as a valid

@@ -201,7 +201,7 @@ fn added(shard: &BuiltShard, claim: &Claim) -> ManifestShard {
     }
 }
 
-fn lost_every_race(date: Date) -> ArchiveError {
+pub(super) fn lost_every_race(date: Date) -> ArchiveError {
     let key = layout::manifest(date);
     ArchiveError::refused(format!("{key} was changed by others in all of {ATTEMPTS_MAX} attempts; try again later"))
 }
