@@ -73,6 +73,11 @@ impl StoreError {
         &self.key
     }
 
+    /// What caused it, where that is known.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+
     /// The same with its cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {

@@ -18,6 +18,7 @@ mod memory;
 pub mod observe;
 mod probe;
 mod publish;
+pub mod stack;
 mod store;
 
 pub use archive::{

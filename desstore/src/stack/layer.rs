@@ -1,0 +1,144 @@
+//! The store around a store: what all calls have in common, so that a concern is written once and not twelve times.
+
+use bytes::Bytes;
+use desfmt::Timestamp;
+
+use crate::fault::Operation;
+use crate::store::{Fetched, ObjectMeta, Page, Payload, Receipt};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) operation: Operation,
+    /// The key, or the prefix of a listing; empty for the time.
+    pub(super) key: &'a str,
+    /// Content that is to be moved, as far as known beforehand.
+    pub(super) bytes: u64,
+}
+
+/// How much a payload moves; 0 where that cannot be told.
+pub(super) fn payload_bytes(payload: &Payload) -> u64 {
+    match payload {
+        Payload::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        Payload::File(path) => std::fs::metadata(path).map_or(0, |meta| meta.len()),
+    }
+}
+
+/// An answer, by how much content came with it.
+pub(super) trait Answer: Send {
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+impl Answer for () {}
+impl Answer for ObjectMeta {}
+impl Answer for Receipt {}
+impl Answer for Page {}
+impl Answer for Timestamp {}
+
+impl Answer for Bytes {
+    fn bytes(&self) -> u64 {
+        u64::try_from(self.len()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Answer for Fetched {
+    fn bytes(&self) -> u64 {
+        self.bytes.bytes()
+    }
+}
+
+impl Answer for Option<Fetched> {
+    fn bytes(&self) -> u64 {
+        self.as_ref().map_or(0, Answer::bytes)
+    }
+}
+
+/// Implements `ObjectStore` for a type with an `inner` store by its `run`, which gets each call and what makes it.
+macro_rules! implement_by_run {
+    ($store:ty) => {
+        #[async_trait::async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl crate::store::ObjectStore for $store {
+            async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Fetched, StoreError> {
+                let call = Call { operation: Operation::Get, key: key.as_str(), bytes: 0 };
+                self.run(call, self.inner.get(key, len_max)).await
+            }
+
+            async fn get_if_changed(
+                &self,
+                key: &ObjectKey,
+                etag: &ETag,
+                len_max: u64,
+            ) -> Result<Option<Fetched>, StoreError> {
+                let call = Call { operation: Operation::GetIfChanged, key: key.as_str(), bytes: 0 };
+                self.run(call, self.inner.get_if_changed(key, etag, len_max)).await
+            }
+
+            async fn get_range(
+                &self,
+                key: &ObjectKey,
+                range: Range<u64>,
+                etag: Option<&ETag>,
+            ) -> Result<Bytes, StoreError> {
+                let bytes = range.end.saturating_sub(range.start);
+                let call = Call { operation: Operation::GetRange, key: key.as_str(), bytes };
+                self.run(call, self.inner.get_range(key, range, etag)).await
+            }
+
+            async fn get_tail(&self, key: &ObjectKey, len: u64) -> Result<Fetched, StoreError> {
+                let call = Call { operation: Operation::GetTail, key: key.as_str(), bytes: len };
+                self.run(call, self.inner.get_tail(key, len)).await
+            }
+
+            async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+                let call = Call { operation: Operation::Head, key: key.as_str(), bytes: 0 };
+                self.run(call, self.inner.head(key)).await
+            }
+
+            async fn put_if_absent(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
+                let bytes = crate::stack::layer::payload_bytes(&payload);
+                let call = Call { operation: Operation::PutIfAbsent, key: key.as_str(), bytes };
+                self.run(call, self.inner.put_if_absent(key, payload)).await
+            }
+
+            async fn put_if_match(
+                &self,
+                key: &ObjectKey,
+                etag: &ETag,
+                payload: Payload,
+            ) -> Result<Receipt, StoreError> {
+                let bytes = crate::stack::layer::payload_bytes(&payload);
+                let call = Call { operation: Operation::PutIfMatch, key: key.as_str(), bytes };
+                self.run(call, self.inner.put_if_match(key, etag, payload)).await
+            }
+
+            async fn put(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
+                let bytes = crate::stack::layer::payload_bytes(&payload);
+                let call = Call { operation: Operation::Put, key: key.as_str(), bytes };
+                self.run(call, self.inner.put(key, payload)).await
+            }
+
+            async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+                let call = Call { operation: Operation::Delete, key: key.as_str(), bytes: 0 };
+                self.run(call, self.inner.delete(key)).await
+            }
+
+            async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+                let call = Call { operation: Operation::Purge, key: key.as_str(), bytes: 0 };
+                self.run(call, self.inner.purge(key)).await
+            }
+
+            async fn time(&self) -> Result<Timestamp, StoreError> {
+                self.run(Call { operation: Operation::Time, key: "", bytes: 0 }, self.inner.time()).await
+            }
+
+            async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
+                let call = Call { operation: Operation::List, key: prefix, bytes: 0 };
+                self.run(call, self.inner.list(prefix, depth, token)).await
+            }
+        }
+    };
+}
+pub(super) use implement_by_run;
