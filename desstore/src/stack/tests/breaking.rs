@@ -1,3 +1,5 @@
+//! When a zone is left alone, and how it comes back.
+
 use super::*;
 
 fn breaker(ground: &Ground) -> BreakerStore {

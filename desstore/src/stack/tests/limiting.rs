@@ -1,3 +1,5 @@
+//! How many requests go through.
+
 use super::*;
 
 fn limit(ground: &Ground, settings: LimitSettings) -> RateLimitStore {

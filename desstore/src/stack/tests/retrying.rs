@@ -1,3 +1,5 @@
+//! What is tried again, and what was done although nobody said so.
+
 use super::*;
 
 #[tokio::test]

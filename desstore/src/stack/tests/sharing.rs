@@ -1,3 +1,5 @@
+//! Which reads are one request.
+
 use super::*;
 
 struct Shared {
