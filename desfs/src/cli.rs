@@ -71,6 +71,10 @@ pub struct PathArguments {
     #[arg(long, value_name = "SOURCE")]
     pub archive: Option<String>,
 
+    /// Mount options, which say how a bucket is reached
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+
     /// How many bits the archive has; one of DES knows that itself
     #[arg(long, value_name = "N")]
     pub n_bits: Option<u8>,
@@ -93,7 +97,7 @@ pub struct PathArguments {
                   See docs/mount.md for all options and docs/semantics.md for what the mount shows."
 )]
 pub struct Arguments {
-    /// The archive: a directory
+    /// The archive: a directory, or `s3://BUCKET/PREFIX`
     pub source: String,
 
     /// The directory to mount it on
@@ -147,7 +151,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Parser)]
 #[command(name = "desfs check", bin_name = "desfs check", version)]
 pub struct CheckArguments {
-    /// The archive: a directory
+    /// The archive: a directory, or `s3://BUCKET/PREFIX`
     pub source: String,
 
     /// Mount options, so that the line of a mount can be checked as it is; only the number of bits matters

@@ -82,11 +82,11 @@ pub enum LocateError {
 
 /// Does what the arguments say, and returns the lines to print.
 pub fn run(arguments: &PathArguments) -> Result<String, Failure> {
-    let PathArguments { uid, created_at, archive, n_bits, verbose } = arguments;
+    let PathArguments { uid, created_at, archive, options, n_bits, verbose } = arguments;
     let bits = n_bits.map(|number| BucketBits::new(number).ok_or(number)).transpose();
     let bits = bits.map_err(|number| Failure::usage(format!("--n-bits {number} is not a number from 0 to 16")))?;
     let known = match archive {
-        Some(source) => examine(source, bits)?,
+        Some(source) => examine(source, options, bits)?,
         None => Known::Bits(bits),
     };
     let place = locate(uid, created_at, &known).map_err(|error| Failure::usage(error.to_string()))?;
@@ -98,8 +98,9 @@ pub fn run(arguments: &PathArguments) -> Result<String, Failure> {
     Ok(format!("{}\ngroup {group}\nshards {shards}\n", place.path))
 }
 
-fn examine(source: &str, bits: Option<BucketBits>) -> Result<Known, Failure> {
-    let mut options = MountOptions::default();
+fn examine(source: &str, options: &[String], bits: Option<BucketBits>) -> Result<Known, Failure> {
+    let mut options = MountOptions::parse(options.iter().map(String::as_str), false)
+        .map_err(|error| Failure::usage(error.to_string()))?;
     options.legacy_bits = bits.unwrap_or(options.legacy_bits);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_current_thread()

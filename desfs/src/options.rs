@@ -9,12 +9,11 @@ use std::time::Duration;
 
 pub use values::{DeleteLimit, Permission};
 
-use values::{
-    parse_bits, parse_bytes, parse_duration, parse_group, parse_limit, parse_list, parse_permission, parse_umask,
-    parse_user,
-};
+use values::{parse_bits, parse_group, parse_limit, parse_list, parse_permission, parse_umask, parse_user};
 
 use desfmt::BucketBits;
+use desstore::StoreOptions;
+use desstore::values::{parse_bytes, parse_duration};
 
 /// Everything that `-o` can say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +51,8 @@ pub struct MountOptions {
     pub denied_programs: BTreeSet<String>,
     /// `log=FILE`: where a mount in the background writes its log.
     pub log: Option<PathBuf>,
+    /// How a bucket is reached.
+    pub store: StoreOptions,
 }
 
 impl Default for MountOptions {
@@ -73,6 +74,7 @@ impl Default for MountOptions {
             delete_limit: None,
             denied_programs: BTreeSet::new(),
             log: None,
+            store: StoreOptions::default(),
         }
     }
 }
@@ -206,6 +208,10 @@ impl MountOptions {
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
             return Err(OptionError::Refused { name: name.to_owned(), reason });
         }
+        if StoreOptions::knows(name) {
+            let refused = |error: desstore::OptionError| OptionError::Value { name: error.name, reason: error.reason };
+            return self.store.set(name, value).map_err(refused);
+        }
         let outcome = match (WITH_VALUE.contains(&name), value) {
             (true, Some(value)) => self.set_value(name, value),
             (true, None) => Err(format!("needs a value: {name}=VALUE")),
@@ -263,6 +269,8 @@ fn nearest_option(name: &str) -> Option<&'static str> {
         .iter()
         .chain(&FLAGS)
         .chain(&IGNORED)
+        .chain(&StoreOptions::WITH_VALUE)
+        .chain(&StoreOptions::FLAGS)
         .map(|known| (edits(name, known), *known))
         .filter(|(edits, known)| *edits <= 2 && *edits < known.len())
         .min()

@@ -66,7 +66,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let handle = runtime.handle().clone();
     runtime.block_on(async {
         let mut signals = Signals::register().map_err(|error| Failure::system(error.to_string()))?;
-        let Opened { archive, store } = tokio::select! {
+        let Opened { archive, local } = tokio::select! {
             opened = config.source.open(&config.options, Arc::clone(&clock)) => opened?,
             () = signals.end() => return Err(Failure::interrupted()),
         };
@@ -95,7 +95,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         tracing::info!(source = config.source_text, target = %target.display(), "mounted");
         let description = format!("{} on {}", config.source_text, target.display());
         let probe = Probe::new(&target);
-        let mut upkeep = Upkeep { store, core, tally, description, supervisor, probe, clock };
+        let mut upkeep = Upkeep { local, core, tally, description, supervisor, probe, clock };
         let ended = serve_until_end(session, signals, &mount_point, log.as_ref(), &mut upkeep).await;
         ended.map_err(|error| {
             drop(mount_point.detach());

@@ -1,28 +1,28 @@
-//! What can be mounted: a directory with a DES archive, or with flat shards of the ancestor.
+//! What can be mounted: a directory or a bucket with a DES archive, or with flat shards of the ancestor.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use desfmt::layout;
-use desstore::{Archive, ArchiveError, Clock, LocalStore, ObjectStore, ReadOptions, SystemRandom};
+use desstore::{
+    Archive, ArchiveError, Clock, ConnectError, Depth, LocalStore, Location, ObjectStore, ReadOptions, StoreError,
+    Surroundings, SystemRandom,
+};
 
 use crate::exit::{Failure, reason_of};
 use crate::options::MountOptions;
 
 /// Where an archive lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// In a local directory.
-    Directory(PathBuf),
-}
+pub struct Source(Location);
 
 /// A source that can be read.
 #[derive(Debug, Clone)]
 pub struct Opened {
     /// The archive.
     pub archive: Arc<Archive>,
-    /// Where it lies.
-    pub store: LocalStore,
+    /// The directory it lies in, if it lies in one.
+    pub local: Option<LocalStore>,
 }
 
 /// A source that cannot be read.
@@ -46,47 +46,83 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// What a directory holds.
+/// What a place holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contents {
     /// A DES archive: there is a `des.json`.
     Archive,
     /// Shards of the ancestor, without one.
     Legacy,
+    /// What is left of an archive that has lost its `des.json`.
+    Remains,
+    /// Nothing of the kind.
+    Nothing,
 }
 
 impl Source {
     /// Understands a source as typed.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        let path = match text.split_once("://") {
-            Some(("file", path)) => path,
-            Some(("s3", _)) => return Err(Failure::usage("s3:// is not built yet; mount a local directory")),
-            Some((scheme, _)) => return Err(Failure::usage(format!("{scheme}:// is no source that desfs knows"))),
-            None => text,
-        };
-        if path.is_empty() {
-            return Err(Failure::usage("the source is empty"));
-        }
-        let path = std::path::absolute(path).map_err(|error| Failure::usage(format!("source {text}: {error}")))?;
-        Ok(Self::Directory(path))
+        Location::parse(text).map(Self).map_err(|error| Failure::usage(format!("source {error}")))
     }
 
     /// Opens the archive.
     pub async fn open(&self, options: &MountOptions, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
-        let Self::Directory(path) = self;
-        let failed = |reason: String| Failure::mount(format!("source {}: {reason}", path.display()));
-        let contents = examine(path)?;
-        let store = LocalStore::open(path, Arc::clone(&clock)).map_err(|error| failed(reason_of(&error)))?;
-        let shared: Arc<dyn ObjectStore> = Arc::new(store.clone());
-        let read = ReadOptions { ttl: options.name_ttl(), memory_bytes: options.memory_bytes, store_is_near: true };
+        let known = self.0.local_path().map(examine).transpose()?;
         let random = Arc::new(SystemRandom);
-        let archive = match contents {
-            Contents::Archive => Archive::open(shared, read, clock, random)
-                .await
-                .map_err(|error| OpenError { failure: failed(reason_of(&error)), error: Some(error) })?,
-            Contents::Legacy => Archive::open_legacy(shared, options.legacy_bits, read, clock, random),
+        let surroundings = Surroundings::new(Arc::clone(&clock), Arc::<SystemRandom>::clone(&random));
+        let connected = self.0.connect(&options.store, &surroundings).await.map_err(|error| self.refused(&error))?;
+        let read = ReadOptions {
+            ttl: options.name_ttl(),
+            memory_bytes: options.memory_bytes,
+            store_is_near: self.0.is_local(),
         };
-        Ok(Opened { archive, store })
+        let (store, local) = (connected.store, connected.local);
+        let unusable = |error: ArchiveError| OpenError { failure: self.failed(&reason_of(&error)), error: Some(error) };
+        let archive = if known == Some(Contents::Legacy) {
+            None
+        } else {
+            let found = Archive::open_existing(
+                Arc::clone(&store),
+                read.clone(),
+                Arc::clone(&clock),
+                Arc::<SystemRandom>::clone(&random),
+            );
+            found.await.map_err(unusable)?
+        };
+        if let Some(archive) = archive {
+            return Ok(Opened { archive, local });
+        }
+        let contents = match known {
+            Some(contents) => contents,
+            None => survey(store.as_ref()).await.map_err(|error| unusable(error.into()))?,
+        };
+        self.demand_legacy(contents)?;
+        let archive = Archive::open_legacy(store, options.legacy_bits, read, clock, random);
+        Ok(Opened { archive, local })
+    }
+
+    fn failed(&self, reason: &str) -> Failure {
+        Failure::mount(format!("source {}: {reason}", self.0))
+    }
+
+    fn refused(&self, error: &ConnectError) -> Failure {
+        match error {
+            ConnectError::Store { source, .. } => self.failed(&reason_of(source)),
+            ConnectError::Options { reason, .. } => Failure::usage(format!("source {}: {reason}", self.0)),
+        }
+    }
+
+    /// Without a `des.json` only an archive of the ancestor can be mounted.
+    fn demand_legacy(&self, contents: Contents) -> Result<(), Failure> {
+        let (shown, identity) = (&self.0, layout::identity());
+        match contents {
+            Contents::Legacy => Ok(()),
+            Contents::Remains => Err(Failure::mount(format!("source {shown} has lost its {identity}; restore it"))),
+            // It was there a moment ago, where it is known to be an archive.
+            Contents::Nothing | Contents::Archive => Err(Failure::mount(format!(
+                "source {shown} holds neither {identity} nor *.des shards; make an archive with: des-pack --archive {shown} ..."
+            ))),
+        }
     }
 }
 
@@ -103,34 +139,54 @@ fn examine(directory: &Path) -> Result<Contents, Failure> {
             return Ok(Contents::Archive);
         }
         has_remains |= [layout::MANIFESTS, layout::SHARDS].iter().any(|prefix| name == prefix.trim_end_matches('/'));
-        has_shards |= Path::new(&name).extension().is_some_and(|extension| extension == "des");
+        has_shards |= is_shard(Path::new(&name));
     }
-    if has_shards {
-        return Ok(Contents::Legacy);
+    Ok(match (has_shards, has_remains) {
+        (true, _) => Contents::Legacy,
+        (false, true) => Contents::Remains,
+        (false, false) => Contents::Nothing,
+    })
+}
+
+/// What a store without a `des.json` holds. A few listings, of a page each.
+async fn survey(store: &dyn ObjectStore) -> Result<Contents, StoreError> {
+    for prefix in [layout::MANIFESTS, layout::SHARDS] {
+        if !store.list(prefix, Depth::Recursive, None).await?.objects.is_empty() {
+            return Ok(Contents::Remains);
+        }
     }
-    if has_remains {
-        return Err(Failure::mount(format!("source {shown} has lost its {}; restore it", layout::identity())));
+    let mut token: Option<String> = None;
+    for _ in 0..SURVEY_PAGES {
+        let page = store.list("", Depth::Direct, token.as_deref()).await?;
+        if page.objects.iter().any(|object| is_shard(Path::new(object.key.as_str()))) {
+            return Ok(Contents::Legacy);
+        }
+        token = page.next;
+        if token.is_none() {
+            break;
+        }
     }
-    Err(Failure::mount(format!(
-        "source {shown} holds neither {} nor *.des shards; make an archive with: des-pack --archive {shown} ...",
-        layout::identity()
-    )))
+    Ok(Contents::Nothing)
+}
+
+/// In how many pages of a listing a shard of the ancestor is looked for.
+const SURVEY_PAGES: usize = 10;
+
+fn is_shard(name: &Path) -> bool {
+    name.extension().is_some_and(|extension| extension == "des")
 }
 
 #[cfg(test)]
 mod tests {
+    use desfmt::{ObjectKey, Timestamp};
+    use desstore::{ManualClock, MemoryStore, Payload};
+
     use super::*;
 
     #[test]
-    fn a_directory_is_taken_as_it_is_typed() {
-        assert_eq!(Source::parse("/srv/a").unwrap(), Source::Directory("/srv/a".into()));
-        assert_eq!(Source::parse("file:///srv/a").unwrap(), Source::Directory("/srv/a".into()));
-        assert_eq!(Source::parse("a").unwrap(), Source::Directory(std::env::current_dir().unwrap().join("a")));
-    }
-
-    #[test]
-    fn what_is_not_built_is_refused_in_words() {
-        assert!(Source::parse("s3://bucket/prefix").unwrap_err().to_string().contains("not built yet"));
+    fn a_source_is_taken_as_it_is_typed() {
+        assert_eq!(Source::parse("/srv/a").unwrap(), Source(Location::Local("/srv/a".into())));
+        assert!(Source::parse("s3://bucket/prefix").is_ok());
         assert!(Source::parse("gopher://x").unwrap_err().to_string().contains("gopher"));
         assert!(Source::parse("").is_err());
     }
@@ -138,11 +194,13 @@ mod tests {
     #[test]
     fn a_directory_tells_by_its_names_what_it_holds() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(examine(directory.path()).unwrap_err().to_string().contains("des-pack --archive"));
+        let source = Source(Location::Local(directory.path().to_owned()));
+        let refusal = || source.demand_legacy(examine(directory.path()).unwrap()).unwrap_err().to_string();
+        assert!(refusal().contains("des-pack --archive"));
 
         let manifests = directory.path().join("manifests");
         std::fs::create_dir(&manifests).unwrap();
-        assert!(examine(directory.path()).unwrap_err().to_string().contains("has lost its des.json"));
+        assert!(refusal().contains("has lost its des.json"));
         std::fs::remove_dir(&manifests).unwrap();
 
         std::fs::write(directory.path().join("20240115_3F_0000.des"), b"").unwrap();
@@ -158,5 +216,20 @@ mod tests {
                 .to_string()
                 .contains("a source is a directory")
         );
+    }
+
+    #[tokio::test]
+    async fn a_store_tells_by_its_keys_what_it_holds() {
+        for (key, contents) in [
+            ("notes/readme.txt", Contents::Nothing),
+            ("20240115_3F_0000.des", Contents::Legacy),
+            ("below/20240115_3F_0000.des", Contents::Nothing),
+            ("manifests/20240115.json", Contents::Remains),
+            ("shards/20240115/20240115_3F_0000.des", Contents::Remains),
+        ] {
+            let store = MemoryStore::new(Arc::new(ManualClock::new(Timestamp::from_micros(0))));
+            store.put(&ObjectKey::new(key).unwrap(), Payload::Bytes("x".into())).await.unwrap();
+            assert_eq!(survey(&store).await.unwrap(), contents, "{key}");
+        }
     }
 }

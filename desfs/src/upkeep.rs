@@ -16,8 +16,8 @@ use crate::tally::Tally;
 /// The chores of one mount.
 #[derive(Debug)]
 pub struct Upkeep {
-    /// Where the archive lies.
-    pub store: LocalStore,
+    /// The directory that the archive lies in, if it lies in one.
+    pub local: Option<LocalStore>,
     /// The file system.
     pub core: Arc<FileSystem>,
     /// What it has done.
@@ -64,7 +64,7 @@ impl Upkeep {
 
     async fn sweep(&self) {
         self.tally.settle();
-        let store = self.store.clone();
+        let Some(store) = self.local.clone() else { return };
         if let Err(error) = tokio::task::spawn_blocking(move || store.close_removed()).await {
             tracing::warn!(%error, "files of removed objects stay open");
         }
@@ -115,7 +115,7 @@ mod tests {
         let modes = Modes { owner: 0, group: 0, group_may_delete: false, umask: 0, exec: false };
         let policy = DeletionPolicy::new(&options, "host".to_owned(), Arc::clone(&clock));
         let upkeep = Upkeep {
-            store,
+            local: Some(store),
             core: Arc::new(FileSystem::new(archive, modes, policy)),
             tally: Arc::new(Tally::new(Arc::clone(&clock))),
             description: "/srv/archive on /mnt".to_owned(),

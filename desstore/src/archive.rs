@@ -115,10 +115,19 @@ impl Archive {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Randomness>,
     ) -> Result<Arc<Self>, ArchiveError> {
-        match read_identity(store.as_ref()).await? {
-            Some(identity) => Ok(Arc::new(Self::new(store, options, clock, random, (identity, false)))),
-            None => Err(ArchiveError::refused("there is no des.json, so this is no archive of DES")),
-        }
+        let found = Self::open_existing(store, options, clock, random).await?;
+        found.ok_or_else(|| ArchiveError::refused("there is no des.json, so this is no archive of DES"))
+    }
+
+    /// Opens an archive if there is one. One request.
+    pub async fn open_existing(
+        store: Arc<dyn ObjectStore>,
+        options: ReadOptions,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Randomness>,
+    ) -> Result<Option<Arc<Self>>, ArchiveError> {
+        let identity = read_identity(store.as_ref()).await?;
+        Ok(identity.map(|identity| Arc::new(Self::new(store, options, clock, random, (identity, false)))))
     }
 
     /// Opens a flat archive of the ancestor, read-only. It does not say how many bits it was packed with.

@@ -14,12 +14,14 @@ pub mod fault;
 mod fixture;
 mod inventory;
 mod local;
+mod location;
 mod memory;
 pub mod observe;
 mod probe;
 mod publish;
 pub mod stack;
 mod store;
+pub mod values;
 
 pub use archive::{
     Archive, ArchiveError, Checked, Deleted, Deletion, DeletionRecord, Details, ErasureReceipt, ErasureState,
@@ -30,6 +32,9 @@ pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, Syste
 pub use error::{StoreError, StoreErrorKind};
 pub use inventory::{Held, Inventory, ReadManifest, State};
 pub use local::LocalStore;
+pub use location::{
+    ConnectError, Connected, Encryption, Location, LocationError, OptionError, S3Location, StoreOptions, Surroundings,
+};
 pub use memory::MemoryStore;
 pub use probe::{Conditions, probe};
 pub use publish::{ArchiveWriter, BuiltShard, ExpiringDay, Outcome, Survey, Swapped, UidState};

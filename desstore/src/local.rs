@@ -40,6 +40,9 @@ use crate::clock::Clock;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
 
+/// The hidden directory for files under construction.
+pub(crate) const SPOOL: &str = spool::DIRECTORY;
+
 /// The file that replacing and removing writers lock.
 const LOCK: &str = ".lock";
 

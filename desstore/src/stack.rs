@@ -29,6 +29,7 @@ pub use retry::RetryStore;
 pub use timeout::{TimedOut, TimeoutStore};
 
 use crate::clock::{Clock, Randomness};
+use crate::location::{Location, StoreOptions, Surroundings};
 use crate::store::ObjectStore;
 
 /// How patient the stack of one zone is.
@@ -127,4 +128,14 @@ pub fn build(
     let broken = Arc::new(BreakerStore::new(limited, settings.breaker.clone(), clock(), metrics.clone()));
     let retried = RetryStore::new(broken, settings.retry.clone(), clock(), Arc::clone(random), metrics.clone());
     Arc::new(SingleFlightStore::new(Arc::new(retried), metrics.clone()))
+}
+
+/// Puts around a raw store whatever a program is to have between itself and it. A local directory needs nothing.
+pub(crate) fn around(
+    raw: Arc<dyn ObjectStore>,
+    _location: &Location,
+    _options: &StoreOptions,
+    _surroundings: &Surroundings,
+) -> Arc<dyn ObjectStore> {
+    raw
 }

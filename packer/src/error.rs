@@ -38,6 +38,13 @@ pub enum PackError {
         #[from]
         source: desstore::StoreError,
     },
+    /// The place of the archive cannot be used at all.
+    #[error(transparent)]
+    Place {
+        /// Why not.
+        #[from]
+        source: desstore::ConnectError,
+    },
     /// The local disk fails: full, read-only or broken.
     #[error("spool: {}", path.display())]
     Spool {

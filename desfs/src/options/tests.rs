@@ -20,8 +20,11 @@ fn options_of_others_change_nothing() {
 fn ours_are_read() {
     let options = parse(
         "ro,exec,allow_other,xattr,strict,n_bits=12,ttl=5,uid=1000,gid=100,umask=027,memory=2G,deadline=1500ms,\
-         delete=1000:1001,delete_limit=50/m,deny_comm=updatedb+locate,log=/var/log/desfs.log",
+         delete=1000:1001,delete_limit=50/m,deny_comm=updatedb+locate,log=/var/log/desfs.log,region=eu-1,path_style",
     );
+    let mut store = StoreOptions::default();
+    store.set("region", Some("eu-1")).unwrap();
+    store.set("path_style", None).unwrap();
     let expected = MountOptions {
         read_only: true,
         exec: true,
@@ -39,6 +42,7 @@ fn ours_are_read() {
         delete_limit: Some(DeleteLimit { count: 50, period: Duration::from_mins(1) }),
         denied_programs: ["updatedb".to_owned(), "locate".to_owned()].into(),
         log: Some(PathBuf::from("/var/log/desfs.log")),
+        store,
     };
     assert_eq!(options, Ok(expected));
 }
@@ -54,6 +58,7 @@ fn later_options_win_and_lists_add_up() {
 #[test]
 fn an_unknown_option_is_refused_with_the_nearest_one() {
     assert_eq!(refusal("allow_others"), "unknown mount option \"allow_others\"; did you mean \"allow_other\"?");
+    assert_eq!(refusal("endpiont=x"), "unknown mount option \"endpiont\"; did you mean \"endpoint\"?");
     assert_eq!(refusal("memroy=1G"), "unknown mount option \"memroy\"; did you mean \"memory\"?");
     assert_eq!(refusal("frobnicate"), "unknown mount option \"frobnicate\"");
     assert_eq!(refusal("q"), "unknown mount option \"q\"");
@@ -102,6 +107,8 @@ fn bad_values_are_refused_with_what_is_wanted() {
         ("deny_comm=a::b", "\"a::b\" is not a list such as a:b:c"),
         ("ttl", "needs a value: ttl=VALUE"),
         ("xattr=yes", "takes no value"),
+        ("endpoint", "needs a value: endpoint=VALUE"),
+        ("part_size=1M", "\"1M\" is not from 5M to 256M"),
     ] {
         let name = option.split('=').next().unwrap();
         assert_eq!(refusal(option), format!("mount option {name}: {reason}"));

@@ -63,40 +63,6 @@ pub(super) fn parse_umask(text: &str) -> Result<u16, String> {
     }
 }
 
-/// A number of seconds, or a number with `ms`, `s`, `m`, `h` or `d`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let refused = || format!("{text:?} is not a time such as 500ms, 60s, 5m, 1h or 1d");
-    let (number, unit) = split_unit(text);
-    let number: u32 = number.parse().map_err(|_| refused())?;
-    let unit = match unit {
-        "ms" => Duration::from_millis(1),
-        "s" | "" => Duration::from_secs(1),
-        "m" => Duration::from_mins(1),
-        "h" => Duration::from_hours(1),
-        "d" => Duration::from_hours(24),
-        _ => return Err(refused()),
-    };
-    unit.checked_mul(number).filter(|time| *time <= DURATION_MAX).ok_or_else(|| format!("{text:?} is above 365d"))
-}
-
-const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
-
-/// A number of bytes, or a number with `K`, `M`, `G` or `T` (binary, with or without `B` or `iB`).
-pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let refused = || format!("{text:?} is not a size such as 256M or 2G");
-    let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|_| refused())?;
-    let shift = match unit.trim_end_matches('B').trim_end_matches('i') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(refused()),
-    };
-    number.checked_mul(1 << shift).ok_or_else(refused)
-}
-
 /// `allow`, `deny`, or users separated by `:` or `+`.
 pub(super) fn parse_permission(text: &str) -> Result<Permission, String> {
     match text {
@@ -133,9 +99,4 @@ pub(super) fn parse_limit(text: &str) -> Result<DeleteLimit, String> {
 pub(super) fn parse_list(text: &str) -> Result<BTreeSet<String>, String> {
     let words: BTreeSet<String> = text.split([':', '+']).map(str::to_owned).collect();
     if words.contains("") { Err(format!("{text:?} is not a list such as a:b:c")) } else { Ok(words) }
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    text.split_at_checked(end).unwrap_or((text, ""))
 }

@@ -7,9 +7,13 @@ use std::str::FromStr;
 use clap::{ArgGroup, Parser, ValueEnum};
 use desfmt::v3::FrameSize;
 use desfmt::{BucketBits, Date};
+use desstore::{Location, StoreOptions};
 use jiff::tz::TimeZone;
 use packer::pack::Config;
-use packer::{ByteSize, CodecChoice, Compression, Dating, Input, Naming, ShardLimits, Share, TimeRules, limits};
+use packer::program::LogArgs;
+use packer::{
+    ByteSize, CodecChoice, Compression, Dating, Input, Naming, ShardLimits, Share, StoreArgs, TimeRules, limits,
+};
 
 /// Packs files into a DES archive.
 ///
@@ -22,15 +26,11 @@ use packer::{ByteSize, CodecChoice, Compression, Dating, Input, Naming, ShardLim
 #[derive(Debug, Parser)]
 #[command(name = "des-pack", version, group(ArgGroup::new("input").required(true).args(["input_json", "input_dir"])))]
 pub(crate) struct Args {
-    /// The archive: a local directory, which is created if there is none.
-    #[arg(
-        long,
-        visible_alias = "output-dir",
-        value_name = "URI",
-        env = "DES_ARCHIVE",
-        help_heading = "What and where"
-    )]
-    archive: String,
+    #[command(flatten)]
+    store: StoreArgs,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 
     /// A manifest, or - for standard input: a JSON array of `{uid, created_at, size_bytes, source_path}`, or such objects
     /// one after the other. A row may hold `metadata`, an object; other keys are ignored. Relative paths are relative to
@@ -101,7 +101,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "How")]
     report: Option<PathBuf>,
 
-    /// Where shards are built before they are published; in the archive itself if not given, so that publishing is a link.
+    /// Where shards are built before they are published. If not given, in the archive itself where that is a directory, so
+    /// that publishing is a link, else below /var/tmp.
     #[arg(long, value_name = "DIR", help_heading = "How")]
     spool: Option<PathBuf>,
 }
@@ -172,7 +173,8 @@ fn parse_share(text: &str) -> Result<Share, String> {
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) archive: PathBuf,
+    pub(crate) archive: Location,
+    pub(crate) options: StoreOptions,
     pub(crate) format: u8,
     pub(crate) config: Config,
 }
@@ -181,7 +183,8 @@ impl Args {
     /// Turns the command line into a request, or says why it cannot be one. `temporary` is the spool of dry runs.
     pub(crate) fn request(self, temporary: PathBuf) -> Result<Request, String> {
         let Self {
-            archive,
+            store,
+            log: _,
             input_json,
             input_dir,
             uid,
@@ -199,7 +202,11 @@ impl Args {
             report,
             spool,
         } = self;
-        let archive = local_path(&archive)?;
+        let archive = store.location().map_err(|error| format!("--archive {error}"))?;
+        let options = store.options().map_err(|error| error.to_string())?;
+        if format == 2 && !archive.is_local() {
+            return Err("--format 2 writes to a local directory only; copy it to the bucket afterwards".to_owned());
+        }
         let input = match (input_json, input_dir) {
             (Some(file), None) => {
                 let file = Some(file).filter(|file| file.as_os_str() != "-");
@@ -214,7 +221,7 @@ impl Args {
                     NamingArg::Name => Naming::FileName,
                     NamingArg::Stem => Naming::Stem,
                 };
-                Input::Directory { root, naming, dating: created_at.0, except: Some(archive.clone()) }
+                Input::Directory { root, naming, dating: created_at.0, except: archive.local_path().map(PathBuf::from) }
             }
             (None, None) | (Some(_), Some(_)) => return Err("one of --input-json and --input-dir is needed".to_owned()),
         };
@@ -225,7 +232,7 @@ impl Args {
             CodecArg::None => CodecChoice::Stored,
         };
         // A dry run must not make a directory of the archive.
-        let spool = spool.unwrap_or_else(|| if dry_run { temporary } else { archive.join(".spool") });
+        let spool = spool.unwrap_or_else(|| if dry_run { temporary } else { archive.scratch() });
         let config = Config {
             input,
             times: TimeRules { zone: timezone, as_written: format == 2 },
@@ -239,23 +246,11 @@ impl Args {
             spool,
             report,
         };
-        Ok(Request { archive, format, config })
+        Ok(Request { archive, options, format, config })
     }
 }
 
-const S3_REFUSAL: &str = "S3 is not built yet: only local archives and files can be used";
-
-/// The directory that an archive's URI means.
-fn local_path(uri: &str) -> Result<PathBuf, String> {
-    if uri.starts_with("s3://") {
-        return Err(S3_REFUSAL.to_owned());
-    }
-    let path = uri.strip_prefix("file://").unwrap_or(uri);
-    if path.is_empty() || path.contains("://") {
-        return Err(format!("{uri:?} is no archive: a local directory is needed"));
-    }
-    Ok(PathBuf::from(path))
-}
+const S3_REFUSAL: &str = "manifests on S3 are not read yet; copy it or pipe it to --input-json -";
 
 #[cfg(test)]
 mod tests {
@@ -274,10 +269,10 @@ mod tests {
     #[test]
     fn the_ancestors_command_line_is_understood() {
         let asked = request("--input-json m.json --output-dir out --max-shard-size 1000000000 --n-bits 8").unwrap();
-        assert_eq!(asked.archive, PathBuf::from("out"));
+        assert_eq!(asked.archive, Location::parse("out").unwrap());
         assert_eq!(asked.config.shard_limits.bytes, 1_000_000_000);
         assert_eq!(asked.config.bits, BucketBits::new(8));
-        assert_eq!(asked.config.spool, PathBuf::from("out/.spool"));
+        assert!(asked.config.spool.ends_with("out/.spool"));
     }
 
     #[test]
@@ -293,9 +288,11 @@ mod tests {
         for (arguments, reason) in [
             ("--archive a", "--input-json"),
             ("--archive a --input-dir d --input-json m", "cannot be used with"),
-            ("--archive s3://b/p --input-dir d", "S3 is not built yet"),
-            ("--archive a --input-json s3://b/m", "S3 is not built yet"),
-            ("--archive http://x --input-dir d", "local directory"),
+            ("--archive s3://b/p --input-dir d", "no name of a bucket"),
+            ("--archive s3://bucket --endpoint x --input-dir d", "endpoint"),
+            ("--archive s3://bucket --format 2 --input-dir d", "local directory"),
+            ("--archive a --input-json s3://b/m", "S3 are not read yet"),
+            ("--archive http://x --input-dir d", "local directories"),
             ("--archive a --input-dir d --worker 4/3", "I/N"),
             ("--archive a --input-dir d --worker 0/0", "I/N"),
             ("--archive a --input-dir d --n-bits 17", "0 to 16"),

@@ -9,39 +9,29 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use clap::error::ErrorKind;
-use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, SystemClock, SystemRandom};
+use desstore::{Clock, Location, MemoryStore, ObjectStore, StoreOptions, Surroundings, SystemClock, SystemRandom};
 use packer::pack::Config;
+use packer::program::{DONE, FAILED, failed, misused, runtime};
 use packer::{PackError, Progress, Report};
-use tokio::runtime::Runtime;
 
 use cli::{Args, Request};
 
-const DONE: u8 = 0;
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
+const NAME: &str = "des-pack";
 
 /// How many rows that were left out are named on standard error; the report has all.
 const ISSUES_SHOWN: usize = 20;
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let args = Args::parse();
-    let temporary = std::env::temp_dir().join("des-pack");
+    args.log.start();
+    let temporary = std::env::temp_dir().join(NAME);
     let request = match args.request(temporary) {
         Ok(request) => request,
-        Err(reason) => {
-            drop(<Args as clap::CommandFactory>::command().error(ErrorKind::ValueValidation, reason).print());
-            return ExitCode::from(USAGE);
-        }
+        Err(reason) => return misused::<Args>(reason),
     };
     match run(request) {
         Ok(report) => ExitCode::from(tell(&report)),
-        Err(error) => {
-            tell_error(&error);
-            ExitCode::from(FAILED)
-        }
+        Err(error) => failed(NAME, &error),
     }
 }
 
@@ -62,34 +52,16 @@ fn tell(report: &Report) -> u8 {
     if report.is_clean() && shown.is_ok() { DONE } else { FAILED }
 }
 
-fn tell_error(error: &(dyn std::error::Error + 'static)) {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    drop(writeln!(std::io::stderr(), "des-pack: {text}"));
-}
-
 fn run(request: Request) -> Result<Report, PackError> {
-    let Request { archive, format, config } = request;
+    let Request { archive, options, format, config } = request;
     config.input.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    if format == 2 {
-        return run_flat(config, &archive, &clock);
+    if let (2, Some(directory)) = (format, archive.local_path()) {
+        return run_flat(config, directory, &clock);
     }
     runtime()?.block_on(async {
         let progress = Arc::new(Progress::default());
-        let store: Arc<dyn ObjectStore> = if config.dry_run && !archive.try_exists().unwrap_or(true) {
-            // Nothing is there and nothing is to be made: plan against an empty archive.
-            Arc::new(MemoryStore::new(Arc::clone(&clock)))
-        } else {
-            let store = LocalStore::create(&archive, Arc::clone(&clock))?;
-            store.clean_debris()?;
-            Arc::new(store)
-        };
+        let store = open_store(&archive, &options, &clock, config.dry_run).await?;
         let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(&clock)));
         let result = Box::pin(packer::pack::run(config, store, clock, Arc::new(SystemRandom), progress)).await;
         shown.abort();
@@ -97,6 +69,25 @@ fn run(request: Request) -> Result<Report, PackError> {
         drop(shown.await);
         result
     })
+}
+
+/// Opens the archive's store. A dry run makes no directory: it plans against an empty archive.
+async fn open_store(
+    archive: &Location,
+    options: &StoreOptions,
+    clock: &Arc<dyn Clock>,
+    dry_run: bool,
+) -> Result<Arc<dyn ObjectStore>, PackError> {
+    let is_missing = archive.local_path().is_some_and(|path| !path.try_exists().unwrap_or(true));
+    if dry_run && is_missing {
+        return Ok(Arc::new(MemoryStore::new(Arc::clone(clock))));
+    }
+    let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom));
+    let connected = archive.create(options, &surroundings).await?;
+    if let Some(local) = &connected.local {
+        local.clean_debris()?;
+    }
+    Ok(connected.store)
 }
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.
@@ -107,9 +98,4 @@ fn run_flat(config: Config, directory: &Path, clock: &Arc<dyn Clock>) -> Result<
     let result = packer::flat::run(config, directory, clock.as_ref(), progress);
     shown.abort();
     result
-}
-
-fn runtime() -> Result<Runtime, PackError> {
-    let died = |error: std::io::Error| PackError::Died { source: Box::new(error) };
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(died)
 }

@@ -1,0 +1,189 @@
+//! The arguments by which every program is told where its archive lies and how it is reached. Flatten them into the
+//! program's own.
+
+use std::sync::Arc;
+
+use clap::Args;
+use desstore::{Clock, Connected, Location, LocationError, OptionError, Randomness, StoreOptions, Surroundings};
+
+use crate::error::PackError;
+
+/// Where an archive lies and how it is reached.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The archive")]
+pub struct StoreArgs {
+    /// The archive: a local directory, or `s3://BUCKET/PREFIX`.
+    #[arg(long, alias = "output-dir", value_name = "URI", env = "DES_ARCHIVE")]
+    pub archive: String,
+
+    /// How a bucket is reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// How a bucket is reached.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Reaching a bucket")]
+pub struct ReachArgs {
+    /// A server that speaks S3, such as `http://127.0.0.1:8333`; AWS if not given.
+    #[arg(long, value_name = "URL", env = "DES_ENDPOINT")]
+    endpoint: Option<String>,
+
+    /// The region; what the SDK finds in environment and profile if not given.
+    #[arg(long, value_name = "NAME", env = "DES_REGION")]
+    region: Option<String>,
+
+    /// A profile of the AWS configuration.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+
+    /// A file of the form of `~/.aws/credentials`.
+    #[arg(long, value_name = "FILE")]
+    credentials_file: Option<String>,
+
+    /// Certificates in PEM that are trusted beside those of the system.
+    #[arg(long, value_name = "FILE", env = "DES_CA_FILE")]
+    ca_file: Option<String>,
+
+    /// Accepts plain HTTP to other hosts than this one.
+    #[arg(long)]
+    insecure: bool,
+
+    /// The bucket in the path of the URL (yes) or in its host name (no).
+    #[arg(long, value_name = "yes|no")]
+    path_style: Option<String>,
+
+    /// The storage class of new shards.
+    #[arg(long, value_name = "CLASS")]
+    storage_class: Option<String>,
+
+    /// How the store encrypts what is written: AES256 or `aws:kms`.
+    #[arg(long, value_name = "HOW")]
+    sse: Option<String>,
+
+    /// The key for `--sse aws:kms`.
+    #[arg(long, value_name = "ID")]
+    sse_kms_key: Option<String>,
+
+    /// Any option of a store by its name (see docs/s3.md); may be repeated.
+    #[arg(long = "store-option", value_name = "NAME=VALUE")]
+    others: Vec<String>,
+}
+
+impl StoreArgs {
+    /// Where the archive lies.
+    pub fn location(&self) -> Result<Location, LocationError> {
+        Location::parse(&self.archive)
+    }
+
+    /// How it is reached.
+    pub fn options(&self) -> Result<StoreOptions, OptionError> {
+        self.reach.options()
+    }
+
+    /// Opens the store of an archive that exists.
+    pub async fn connect(&self, clock: Arc<dyn Clock>, random: Arc<dyn Randomness>) -> Result<Connected, PackError> {
+        let (location, options) = self.resolve()?;
+        Ok(location.connect(&options, &Surroundings::new(clock, random)).await?)
+    }
+
+    /// The same, but a local directory is made where there is none.
+    pub async fn create(&self, clock: Arc<dyn Clock>, random: Arc<dyn Randomness>) -> Result<Connected, PackError> {
+        let (location, options) = self.resolve()?;
+        Ok(location.create(&options, &Surroundings::new(clock, random)).await?)
+    }
+
+    /// Place and options, both checked.
+    pub fn resolve(&self) -> Result<(Location, StoreOptions), PackError> {
+        let location = self.location().map_err(|error| PackError::refused(format!("--archive {error}")))?;
+        let options = self.options().map_err(|error| PackError::refused(error.to_string()))?;
+        Ok((location, options))
+    }
+}
+
+impl ReachArgs {
+    /// How the bucket is reached. Named options win over those of `--store-option`.
+    pub fn options(&self) -> Result<StoreOptions, OptionError> {
+        let Self {
+            endpoint,
+            region,
+            profile,
+            credentials_file,
+            ca_file,
+            insecure,
+            path_style,
+            storage_class,
+            sse,
+            sse_kms_key,
+            others,
+        } = self;
+        let mut options = StoreOptions::default();
+        for other in others {
+            let (name, value) = match other.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (other.as_str(), None),
+            };
+            options.set(name, value)?;
+        }
+        for (name, value) in [
+            ("endpoint", endpoint),
+            ("region", region),
+            ("profile", profile),
+            ("credentials_file", credentials_file),
+            ("ca_file", ca_file),
+            ("path_style", path_style),
+            ("storage_class", storage_class),
+            ("sse", sse),
+            ("sse_kms_key", sse_kms_key),
+        ] {
+            if let Some(value) = value {
+                options.set(name, Some(value))?;
+            }
+        }
+        if *insecure {
+            options.set("insecure", None)?;
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        store: StoreArgs,
+    }
+
+    fn parse(line: &str) -> StoreArgs {
+        Only::try_parse_from(["x"].into_iter().chain(line.split(' '))).unwrap().store
+    }
+
+    #[test]
+    fn what_is_typed_reaches_the_store() {
+        let args = parse(
+            "--archive s3://bucket/a --endpoint http://127.0.0.1:1 --region eu --insecure --store-option part_size=8M",
+        );
+        let (location, options) = args.resolve().unwrap();
+
+        assert_eq!(location.to_string(), "s3://bucket/a");
+        assert_eq!(options.endpoint.as_deref(), Some("http://127.0.0.1:1"));
+        assert_eq!((options.region.as_deref(), options.insecure, options.part_bytes), (Some("eu"), true, 8 << 20));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (line, reason) in [
+            ("--archive gopher://x", "--archive gopher://x: gopher:// is not known"),
+            ("--archive s3://bucket --endpoint x", "endpoint: "),
+            ("--archive s3://bucket --store-option colour=red", "colour: "),
+        ] {
+            let refused = parse(line).resolve().unwrap_err().to_string();
+            assert!(refused.contains(reason), "{line}: {refused}");
+        }
+    }
+}
