@@ -20,7 +20,7 @@ use crate::issue::Outcome;
 use crate::limits;
 use crate::pool::{FrameQueue, Pool};
 use crate::rows::Row;
-use crate::source::{Source, Unpackable, digest_of};
+use crate::source::{Source, Sources, Unpackable, digest_of};
 use crate::spool::Spool;
 use crate::todo::Todo;
 
@@ -45,6 +45,8 @@ pub(crate) struct Built {
     pub(crate) file: SpoolFile,
     pub(crate) body: Body,
     pub(crate) uids: Arc<[Uid]>,
+    /// Digests of their contents, in the same order, where somebody wants to know.
+    pub(crate) digests: Vec<Digest>,
     /// The lengths of its files together, shared contents counted each time.
     pub(crate) plain_len: u64,
 }
@@ -107,7 +109,7 @@ impl Builder<'_> {
         let mut rows = todo.rows();
         while let Some((position, row)) = rows.next_row(todo)? {
             let loaded = preloaded.as_mut().and_then(|loaded| loaded.take(position));
-            match build.add(&row, loaded)? {
+            match build.add(&row, loaded, todo.sources())? {
                 Added::Packed => todo.progressed(&row),
                 Added::Refused(Unpackable(reason)) => todo.settle(position, Outcome::Failed, &row, reason),
                 Added::TooLate(Unpackable(reason)) => {
@@ -117,7 +119,7 @@ impl Builder<'_> {
                 }
             }
         }
-        build.finish(self)
+        build.finish(self, todo.has_witness())
     }
 }
 
@@ -187,12 +189,12 @@ impl<'a> Build<'a> {
         })
     }
 
-    fn add(&mut self, row: &Row, loaded: Option<sample::Loaded>) -> Result<Added, PackError> {
+    fn add(&mut self, row: &Row, loaded: Option<sample::Loaded>, sources: &Sources) -> Result<Added, PackError> {
         let (mtime, packed) = if let Some(loaded) = loaded {
             self.buffer = loaded.content;
             (loaded.mtime, self.add_whole(loaded.digest)?)
         } else {
-            let source = match Source::open(row) {
+            let source = match Source::open(row, sources) {
                 Ok(source) => source,
                 Err(reason) => return Ok(Added::Refused(reason)),
             };
@@ -203,7 +205,7 @@ impl<'a> Build<'a> {
                     Err(reason) => return Ok(Added::Refused(reason)),
                 }
             } else {
-                match self.add_large(row, source)? {
+                match self.add_large(row, source, sources)? {
                     Ok(packed) => (mtime, packed),
                     Err(added) => return Ok(added),
                 }
@@ -239,9 +241,9 @@ impl<'a> Build<'a> {
 
     /// Streams a file that is too large for memory. It is read twice where one of its length is there already, since only
     /// its digest can tell whether they are equal.
-    fn add_large(&mut self, row: &Row, source: Source) -> Result<Result<Packed, Added>, PackError> {
+    fn add_large(&mut self, row: &Row, source: Source, sources: &Sources) -> Result<Result<Packed, Added>, PackError> {
         if self.contents.has_large(row.len) {
-            match digest_of(row, &mut self.buffer) {
+            match digest_of(row, sources, &mut self.buffer) {
                 Ok(digest) => {
                     if let Some(offset) = self.contents.find(&digest, row.len) {
                         return Ok(Ok(Packed { offset, len: row.len, digest, is_shared: true }));
@@ -271,7 +273,7 @@ impl<'a> Build<'a> {
         self.queue.push(&mut self.frames, &mut |frame| writer.write_frame(frame))
     }
 
-    fn finish(mut self, builder: &Builder<'_>) -> Result<Attempt, PackError> {
+    fn finish(mut self, builder: &Builder<'_>, keeps_digests: bool) -> Result<Attempt, PackError> {
         if self.uids.is_empty() {
             return Ok(Attempt::Nothing);
         }
@@ -288,7 +290,9 @@ impl<'a> Build<'a> {
         let name = ShardName { group: builder.group, split: 0, repack: 0 };
         let check = Verification { file: &file, body: &body, name, uids: &uids, contents: self.contents.entries() };
         check.run(builder.pool).map_err(|detail| PackError::Unverified { path: path.clone(), detail })?;
-        let built = Built { file: self.file, body, uids, plain_len: self.plain_len };
+        let packed = if keeps_digests { self.contents.entries() } else { &[] };
+        let digests = packed.iter().map(|packed| packed.digest).collect();
+        let built = Built { file: self.file, body, uids, digests, plain_len: self.plain_len };
         Ok(Attempt::Built(Box::new(built)))
     }
 }

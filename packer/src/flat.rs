@@ -131,8 +131,7 @@ impl<'a> FlatRun<'a> {
 
     fn pack(&self, sorted: &RowLog, plan: ShardPlan) -> Result<Published, PackError> {
         let group = plan.group;
-        let (issues, progress) = (Arc::clone(&self.run.issues), Arc::clone(&self.run.progress));
-        let mut todo = Todo::new(sorted.clone(), plan, issues, progress);
+        let mut todo = Todo::new(sorted.clone(), plan, self.run);
         let known = KnownGroup::open(self.directory, self.shards_of(group))?;
         let mut published = Published { present: settle_known(&mut todo, &known)?, ..Published::default() };
         let builder = FlatBuilder::new(self.directory, &self.run.spool, self.run.config.compression);
@@ -183,10 +182,10 @@ fn settle_known(todo: &mut Todo, known: &KnownGroup) -> Result<u64, PackError> {
             State::Deleted => {
                 todo.settle(position, Outcome::Deleted, &row, "a sidecar says that the uid was deleted");
             }
-            State::Present { len, digest } => match digest_of(&row, &mut buffer) {
+            State::Present { len, digest } => match digest_of(&row, todo.sources(), &mut buffer) {
                 Err(Unpackable(reason)) => todo.settle(position, Outcome::Failed, &row, reason),
                 Ok(found) if found == digest && row.len == len => {
-                    todo.settle_quietly(position, &row);
+                    todo.settle_present(position, &row, digest);
                     present += 1;
                 }
                 Ok(_) => {

@@ -1,4 +1,4 @@
-//! What is to be packed, as a stream of rows: a manifest, or a directory that is walked.
+//! What is to be packed, as a stream of rows: a manifest, a directory that is walked, or rows that another program feeds.
 //!
 //! A row that cannot be packed is handed on with its reason and is never fatal. A manifest that is not JSON at all is:
 //! nothing is packed before the whole input was read.
@@ -6,8 +6,10 @@
 mod directory;
 mod manifest;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use desfmt::{Date, Timestamp};
 
@@ -34,6 +36,8 @@ pub enum Input {
         /// A directory below that is left out: the archive itself.
         except: Option<PathBuf>,
     },
+    /// Rows that another program hands over.
+    Feed(Arc<dyn Feed>),
 }
 
 /// How a file of a directory is named in the archive.
@@ -77,6 +81,12 @@ pub enum InputError {
         /// What is wrong, with line and column.
         source: serde_json::Error,
     },
+    /// Whoever feeds rows cannot go on.
+    #[error("rows are no longer fed")]
+    Feed {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A row could not be handed on.
     #[error("rows cannot be spooled")]
     Spool {
@@ -85,8 +95,14 @@ pub enum InputError {
     },
 }
 
+/// Rows from elsewhere, such as a database.
+pub trait Feed: Send + Sync + fmt::Debug {
+    /// Hands over all rows, in any order, on a thread that may wait. Called once.
+    fn read(&self, sink: &mut dyn RowSink) -> Result<(), InputError>;
+}
+
 /// Takes what an input yields.
-pub(crate) trait RowSink {
+pub trait RowSink {
     /// Takes a row.
     fn accept(&mut self, row: Row) -> io::Result<()>;
 
@@ -99,7 +115,7 @@ impl Input {
     pub fn check(&self) -> Result<(), InputError> {
         let unreadable = |name: &Path, source| InputError::Unreadable { name: name.to_owned(), source };
         match self {
-            Self::Manifest { file: None } => Ok(()),
+            Self::Manifest { file: None } | Self::Feed(_) => Ok(()),
             Self::Manifest { file: Some(file) } => {
                 std::fs::File::open(file).map(drop).map_err(|source| unreadable(file, source))
             }
@@ -125,6 +141,7 @@ impl Input {
                 let base = std::env::current_dir().map_err(unreadable)?;
                 manifest::read(io::stdin().lock(), &manifest::Manifest { name, base: &base, rules }, sink)
             }
+            Self::Feed(feed) => feed.read(sink),
             Self::Directory { root, naming, dating, except } => {
                 directory::Walk { root, naming: *naming, dating: *dating, except: except.as_deref() }.read(sink)
             }

@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::limits;
 use crate::rows::Row;
+use crate::witness::{Fate, Witness};
 
 /// Why a row was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -68,6 +69,7 @@ pub struct IssueCounts {
 #[derive(Debug)]
 pub(crate) struct IssueLog {
     state: Mutex<State>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,10 +89,32 @@ struct ReportFile {
 }
 
 impl IssueLog {
-    /// Starts a log that also writes to a report file.
-    pub(crate) fn open(report: Option<&Path>) -> io::Result<Self> {
+    /// Starts a log that also writes to a report file and tells a witness.
+    pub(crate) fn open(report: Option<&Path>, witness: Option<Arc<dyn Witness>>) -> io::Result<Self> {
         let file = report.map(ReportFile::create).transpose()?;
-        Ok(Self { state: Mutex::new(State { file, ..State::default() }) })
+        Ok(Self { state: Mutex::new(State { file, ..State::default() }), witness })
+    }
+
+    /// Leaves out a row that was understood. A witness that cannot take it is told by [`Self::finish`].
+    pub(crate) fn leave_out(&self, outcome: Outcome, row: &Row, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.tell(row, &Fate::LeftOut { outcome, reason: &reason });
+        self.push(Issue::of_row(outcome, row, reason));
+    }
+
+    /// Tells the witness, if there is one.
+    pub(crate) fn tell(&self, row: &Row, fate: &Fate<'_>) {
+        if let Some(witness) = &self.witness
+            && let Err(error) = witness.settled(row, fate)
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.broken.get_or_insert(error);
+        }
+    }
+
+    /// True where somebody wants to know of every row.
+    pub(crate) const fn has_witness(&self) -> bool {
+        self.witness.is_some()
     }
 
     /// Takes one issue. A report file that cannot be written is told by [`Self::finish`].
@@ -175,7 +199,7 @@ mod tests {
     fn the_report_holds_every_issue_and_the_summary() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report.json");
-        let log = IssueLog::open(Some(&path)).unwrap();
+        let log = IssueLog::open(Some(&path), None).unwrap();
         for number in 1..=1_500 {
             log.push(issue(number));
         }

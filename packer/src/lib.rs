@@ -8,6 +8,7 @@
 )]
 
 mod build;
+mod checksum;
 mod compression;
 mod error;
 pub mod flat;
@@ -28,14 +29,19 @@ mod source_time;
 mod spool;
 mod store_args;
 mod todo;
+mod witness;
 
+pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumCheck};
 pub use compression::{CodecChoice, Compression};
 pub use error::PackError;
-pub use input::{Dating, Input, InputError, Naming};
+pub use input::{Dating, Feed, Input, InputError, Naming, RowSink};
 pub use issue::{Issue, IssueCounts, Outcome};
-pub use plan::{DayPlan, Plan, ShardLimits, Share, Volume};
+pub use plan::{DayPlan, Plan, ShardLimits, Share, Volume, choose_bits};
 pub use progress::{Progress, Snapshot};
 pub use report::Report;
+pub use rows::Row;
 pub use size::{ByteSize, SizeError};
+pub use source::{BeneathError, RootError, Roots, Sources};
 pub use source_time::TimeRules;
 pub use store_args::{ReachArgs, StoreArgs};
+pub use witness::{Fate, Witness};

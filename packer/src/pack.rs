@@ -31,8 +31,10 @@ use crate::pool::Pool;
 use crate::progress::Progress;
 use crate::report::{Published, Report};
 use crate::rows::RowLog;
+use crate::source::Sources;
 use crate::source_time::TimeRules;
 use crate::spool::Spool;
+use crate::witness::Witness;
 
 use intake::Intake;
 use shard::ShardRun;
@@ -62,6 +64,10 @@ pub struct Config {
     pub spool: PathBuf,
     /// Where every row that was left out is told, with the summary.
     pub report: Option<PathBuf>,
+    /// Where sources are read from.
+    pub sources: Sources,
+    /// Who must know what became of every row.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// What all parts of a run share.
@@ -187,7 +193,7 @@ impl Run {
     pub(crate) fn prepare(config: Config, progress: Arc<Progress>) -> Result<Self, PackError> {
         let spool = Spool::open(&config.spool).map_err(|source| PackError::spool(&config.spool, source))?;
         let report = config.report.as_deref();
-        let issues = IssueLog::open(report)
+        let issues = IssueLog::open(report, config.witness.clone())
             .map_err(|source| PackError::spool(report.map(PathBuf::from).unwrap_or_default(), source))?;
         let pool = Pool::new(config.jobs).map_err(|error| PackError::Died { source: Box::new(error) })?;
         let jobs = Semaphore::new(config.jobs.get());

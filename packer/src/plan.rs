@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use desfmt::{BucketBits, Date, Group};
 
-use crate::issue::{Issue, IssueLog, Outcome};
+use crate::issue::{IssueLog, Outcome};
 use crate::limits;
 use crate::rows::{EncodedRow, RowLog, RowLogWriter};
 use crate::size::ByteSize;
@@ -34,7 +34,7 @@ impl Volume {
 
 /// The number of bits for a new archive: the largest for which a day's shard is expected to hold
 /// [`limits::SHARD_BYTES_EXPECTED`], but at least 4.
-pub(crate) fn choose_bits(days: &BTreeMap<Date, Volume>) -> BucketBits {
+pub fn choose_bits(days: &BTreeMap<Date, Volume>) -> BucketBits {
     let bytes = days.values().fold(0_u64, |sum, day| sum.saturating_add(day.bytes));
     let a_day = bytes / u64::try_from(days.len()).unwrap_or(u64::MAX).max(1);
     (4..=BucketBits::MAX)
@@ -283,7 +283,7 @@ impl Building<'_> {
         // Every packer sees all rows; the one that has the group tells of it.
         if row.group(self.planner.bits).is_some_and(|group| self.planner.share.has(&group)) {
             let reason = "several rows of this day have this uid, and they differ; none of them is packed";
-            self.planner.issues.push(Issue::of_row(Outcome::Failed, &row.decode()?, reason));
+            self.planner.issues.leave_out(Outcome::Failed, &row.decode()?, reason);
         }
         Ok(())
     }

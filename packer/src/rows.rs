@@ -9,6 +9,7 @@
 //! len       u64     declared length of the file
 //! source    u32 length and bytes
 //! metadata  u32 length and bytes; none where the length is zero
+//! checksum  u32 length and bytes, the first of which tells the algorithm; none where the length is zero
 //! number    u64     which row of the input
 //! ```
 
@@ -24,26 +25,29 @@ use std::sync::Arc;
 
 use desfmt::{Bucket, BucketBits, Date, Group, RoutingError, Timestamp, Uid, bucket_of};
 
+use crate::checksum::Checksum;
 use crate::limits;
 use crate::spool::Spool;
 
 /// One file that is to be packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Row {
+pub struct Row {
     /// The day it belongs to.
-    pub(crate) date: Date,
+    pub date: Date,
     /// Its name within the day.
-    pub(crate) uid: Uid,
+    pub uid: Uid,
     /// When it was created, says the input.
-    pub(crate) created_at: Timestamp,
+    pub created_at: Timestamp,
     /// How long it is, says the input.
-    pub(crate) len: u64,
+    pub len: u64,
     /// Where its bytes are.
-    pub(crate) source: PathBuf,
+    pub source: PathBuf,
     /// A JSON object to keep with it.
-    pub(crate) metadata: Option<Box<str>>,
+    pub metadata: Option<Box<str>>,
+    /// What its content must hash to, where the input says so.
+    pub checksum: Option<Checksum>,
     /// Which row of the input it is, from 1.
-    pub(crate) number: u64,
+    pub number: u64,
 }
 
 /// A row in its binary form, without the length in front.
@@ -64,7 +68,8 @@ impl Row {
         out.extend_from_slice(self.uid.as_str().as_bytes());
         out.extend_from_slice(&self.created_at.micros().to_le_bytes());
         out.extend_from_slice(&self.len.to_le_bytes());
-        for part in [source, metadata] {
+        let checksum = self.checksum.map(Checksum::encode).unwrap_or_default();
+        for part in [source, metadata, &checksum] {
             out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
             out.extend_from_slice(part);
         }
@@ -166,8 +171,10 @@ impl<'a> EncodedRow<'a> {
         let source = Path::new(OsStr::from_bytes(parts.long_bytes()?)).to_owned();
         let metadata = str::from_utf8(parts.long_bytes()?).ok()?;
         let metadata = (!metadata.is_empty()).then(|| Box::from(metadata));
+        let checksum = parts.long_bytes()?;
+        let checksum = if checksum.is_empty() { None } else { Some(Checksum::decode(checksum)?) };
         let number = u64::from_le_bytes(parts.array()?);
-        Some(Row { date, uid, created_at, len, source, metadata, number })
+        Some(Row { date, uid, created_at, len, source, metadata, checksum, number })
     }
 
     /// The declared length of the file.

@@ -1,13 +1,17 @@
 //! Reads the files that are to be packed, and refuses those that are not what their row says or that change meanwhile.
 
+mod roots;
+
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use desfmt::Digest;
 use desfmt::v3::Mtime;
-use rustix::fs::{Mode, OFlags};
 
+pub use self::roots::{BeneathError, RootError, Roots};
+use crate::checksum::{Checksum, ChecksumCheck};
 use crate::limits;
 use crate::rows::Row;
 
@@ -15,23 +19,30 @@ use crate::rows::Row;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unpackable(pub(crate) String);
 
+/// Where the bytes of rows are read from, and which of them may be.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Files may be opened beneath these only; anywhere where there are none.
+    pub roots: Option<Arc<Roots>>,
+}
+
 /// An open source file.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: File,
     opened: Metadata,
+    checksum: Option<Checksum>,
 }
 
 impl Source {
     /// Opens the file of a row. A symbolic link is refused, so that nobody who may write to a source directory can have
     /// other people's files packed; so is anything that is not a regular file, without waiting for it.
-    pub(crate) fn open(row: &Row) -> Result<Self, Unpackable> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&row.source, flags, Mode::empty()).map_err(|errno| match errno {
-            rustix::io::Errno::LOOP => Unpackable("the source is a symbolic link".to_owned()),
-            other => Unpackable(format!("the source cannot be opened: {other}")),
-        })?;
-        let file = File::from(file);
+    pub(crate) fn open(row: &Row, sources: &Sources) -> Result<Self, Unpackable> {
+        let file = match &sources.roots {
+            Some(roots) => roots.open_file(&row.source),
+            None => roots::open_anywhere(&row.source),
+        };
+        let file = file.map_err(|error| Unpackable(error.to_string()))?;
         let opened = file.metadata().map_err(|error| unreadable(&error))?;
         if !opened.is_file() {
             return Err(Unpackable("the source is not a regular file".to_owned()));
@@ -39,7 +50,7 @@ impl Source {
         if opened.len() != row.len {
             return Err(Unpackable(format!("the source has {} bytes, its row says {}", opened.len(), row.len)));
         }
-        Ok(Self { file, opened })
+        Ok(Self { file, opened, checksum: row.checksum })
     }
 
     /// When it was last changed.
@@ -55,6 +66,7 @@ impl Source {
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Result<Digest, Unpackable>, E> {
         let mut hasher = blake3::Hasher::new();
+        let mut check = self.checksum.map(ChecksumCheck::new);
         let mut left = self.opened.len();
         buffer.clear();
         while left > 0 {
@@ -66,10 +78,22 @@ impl Source {
                 Err(error) => return Ok(Err(unreadable(&error))),
             }
             hasher.update(buffer);
+            if let Some(check) = &mut check {
+                check.update(buffer);
+            }
             take(buffer)?;
             left -= u64::try_from(want).unwrap_or(u64::MAX);
         }
-        Ok(self.unchanged().map(|()| hasher.finalize()))
+        let digest = hasher.finalize();
+        if let Err(changed) = self.unchanged() {
+            return Ok(Err(changed));
+        }
+        if let (Some(check), Some(expected)) = (check, self.checksum)
+            && !check.is_met(&digest)
+        {
+            return Ok(Err(Unpackable(format!("the source has another {expected} than its row says"))));
+        }
+        Ok(Ok(digest))
     }
 
     /// Its first bytes, to judge it by.
@@ -91,8 +115,8 @@ impl Source {
 }
 
 /// The digest of a file's content, without keeping any of it.
-pub(crate) fn digest_of(row: &Row, buffer: &mut Vec<u8>) -> Result<Digest, Unpackable> {
-    match Source::open(row)?.read(buffer, |_| Ok::<(), std::convert::Infallible>(())) {
+pub(crate) fn digest_of(row: &Row, sources: &Sources, buffer: &mut Vec<u8>) -> Result<Digest, Unpackable> {
+    match Source::open(row, sources)?.read(buffer, |_| Ok::<(), std::convert::Infallible>(())) {
         Ok(result) => result,
     }
 }
@@ -120,8 +144,14 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
+    use rustix::fs::Mode;
+
     use super::*;
     use crate::rows::tests::row;
+
+    fn anywhere() -> Sources {
+        Sources::default()
+    }
 
     fn row_of(source: PathBuf, len: u64) -> Row {
         Row { source, ..row("a", 0, len) }
@@ -136,7 +166,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
 
         let mut buffer = Vec::new();
-        let digest = digest_of(&row_of(path("file"), 5), &mut buffer).unwrap();
+        let digest = digest_of(&row_of(path("file"), 5), &anywhere(), &mut buffer).unwrap();
 
         assert_eq!(digest, blake3::hash(b"12345"));
         for (name, len, reason) in [
@@ -146,8 +176,21 @@ mod tests {
             ("absent", 0, "cannot be opened"),
             (".", 0, "not a regular file"),
         ] {
-            let Unpackable(found) = Source::open(&row_of(path(name), len)).unwrap_err();
+            let Unpackable(found) = Source::open(&row_of(path(name), len), &anywhere()).unwrap_err();
             assert!(found.contains(reason), "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_does_not_hash_to_its_checksum_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        for (content, is_right) in [("12345", true), ("54321", false)] {
+            let checksum = Some(Checksum::Blake3(*blake3::hash(content.as_bytes()).as_bytes()));
+            let row = Row { checksum, ..row_of(path.clone(), 5) };
+            let found = digest_of(&row, &anywhere(), &mut Vec::new());
+            assert_eq!(found.is_ok(), is_right, "{found:?}");
         }
     }
 
@@ -157,7 +200,7 @@ mod tests {
         let path = dir.path().join("file");
         for changed in ["12", "1234567", "54321"] {
             fs::write(&path, "12345").unwrap();
-            let source = Source::open(&row_of(path.clone(), 5)).unwrap();
+            let source = Source::open(&row_of(path.clone(), 5), &anywhere()).unwrap();
             let read = source.read(&mut Vec::new(), |_| fs::write(&path, changed)).unwrap();
             assert!(read.is_err(), "{changed}");
         }

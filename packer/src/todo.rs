@@ -3,13 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
-use desfmt::Uid;
+use desfmt::{Digest, ShardName, Uid};
 
 use crate::error::PackError;
-use crate::issue::{Issue, IssueLog, Outcome};
+use crate::issue::{IssueLog, Outcome};
+use crate::pack::Run;
 use crate::plan::ShardPlan;
 use crate::progress::Progress;
 use crate::rows::{Row, RowLog, RowReader};
+use crate::source::Sources;
+use crate::witness::Fate;
 
 /// The rows of one planned shard, and which of them are settled.
 #[derive(Debug)]
@@ -20,15 +23,18 @@ pub(crate) struct Todo {
     bytes_left: u64,
     issues: Arc<IssueLog>,
     progress: Arc<Progress>,
+    sources: Sources,
     /// Files and bytes that this attempt has told the progress of.
     told: (u64, u64),
 }
 
 impl Todo {
-    pub(crate) fn new(log: RowLog, plan: ShardPlan, issues: Arc<IssueLog>, progress: Arc<Progress>) -> Self {
+    pub(crate) fn new(log: RowLog, plan: ShardPlan, run: &Run) -> Self {
+        let (issues, progress) = (Arc::clone(&run.issues), Arc::clone(&run.progress));
+        let sources = run.config.sources.clone();
         let settled = vec![false; usize::try_from(plan.volume.files).unwrap_or(usize::MAX)];
         let bytes_left = plan.volume.bytes;
-        Self { log, plan, settled, bytes_left, issues, progress, told: (0, 0) }
+        Self { log, plan, settled, bytes_left, issues, progress, sources, told: (0, 0) }
     }
 
     /// Declared bytes of what is not settled.
@@ -53,12 +59,37 @@ impl Todo {
 
     /// Settles a row with an issue.
     pub(crate) fn settle(&mut self, position: usize, outcome: Outcome, row: &Row, reason: impl Into<String>) {
-        self.issues.push(Issue::of_row(outcome, row, reason));
+        self.issues.leave_out(outcome, row, reason);
         self.settle_quietly(position, row);
     }
 
-    /// Settles a row that needs no more doing.
-    pub(crate) fn settle_quietly(&mut self, position: usize, row: &Row) {
+    /// Settles a row that the archive holds already.
+    pub(crate) fn settle_present(&mut self, position: usize, row: &Row, digest: Digest) {
+        self.issues.tell(row, &Fate::Present { digest });
+        self.settle_quietly(position, row);
+    }
+
+    /// Tells the witness that what was not settled is published, with these digests, in a shard.
+    pub(crate) fn tell_packed(&self, digests: &[Digest], shard: ShardName) -> Result<(), PackError> {
+        let mut rows = self.rows();
+        for digest in digests {
+            let Some((_, row)) = rows.next_row(self)? else { break };
+            self.issues.tell(&row, &Fate::Packed { digest: *digest, shard });
+        }
+        Ok(())
+    }
+
+    /// True where somebody wants to know of every row.
+    pub(crate) fn has_witness(&self) -> bool {
+        self.issues.has_witness()
+    }
+
+    /// Where the bytes of its rows are read from.
+    pub(crate) const fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    fn settle_quietly(&mut self, position: usize, row: &Row) {
         if let Some(settled) = self.settled.get_mut(position) {
             *settled = true;
         }

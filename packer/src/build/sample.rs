@@ -48,7 +48,7 @@ impl Preloaded {
             if row.len > limits::WHOLE_FILE_BYTES {
                 continue;
             }
-            let Ok(source) = Source::open(&row) else { continue };
+            let Ok(source) = Source::open(&row, todo.sources()) else { continue };
             let (mtime, mut content) = (source.mtime(), Vec::new());
             if let Ok(digest) = source.read(&mut content, |_| Ok::<_, PackError>(()))? {
                 preloaded.files.push_back((position, Loaded { content, digest, mtime }));
@@ -93,7 +93,7 @@ pub(super) fn spread(todo: &Todo) -> Result<Sample<'static>, PackError> {
             Choice::Train => (&mut sample.training, limits::TRAINING_FILE_BYTES),
             Choice::Judge => (&mut sample.judged, limits::SAMPLE_FILE_BYTES),
         };
-        if let Ok(mut source) = Source::open(&row)
+        if let Ok(mut source) = Source::open(&row, todo.sources())
             && let Ok(head) = source.head(row.len.min(len))
         {
             to.push(head.into());

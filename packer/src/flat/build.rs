@@ -17,7 +17,7 @@ use crate::compression::{CodecChoice, Compression};
 use crate::error::PackError;
 use crate::issue::Outcome;
 use crate::rows::Row;
-use crate::source::{Source, Unpackable};
+use crate::source::{Source, Sources, Unpackable};
 use crate::spool::Spool;
 use crate::todo::Todo;
 
@@ -49,7 +49,7 @@ impl<'a> FlatBuilder<'a> {
         let mut build = Build::start(self)?;
         let mut rows = todo.rows();
         while let Some((position, row)) = rows.next_row(todo)? {
-            match build.add(&row)? {
+            match build.add(&row, todo.sources())? {
                 Ok(()) => todo.progressed(&row),
                 Err(Unpackable(reason)) => todo.settle(position, Outcome::Failed, &row, reason),
             }
@@ -97,8 +97,8 @@ impl<'a> Build<'a> {
         })
     }
 
-    fn add(&mut self, row: &Row) -> Result<Result<(), Unpackable>, PackError> {
-        let source = match Source::open(row) {
+    fn add(&mut self, row: &Row, sources: &Sources) -> Result<Result<(), Unpackable>, PackError> {
+        let source = match Source::open(row, sources) {
             Ok(source) => source,
             Err(reason) => return Ok(Err(reason)),
         };

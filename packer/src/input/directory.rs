@@ -65,7 +65,7 @@ impl Walk<'_> {
         };
         let source = entry.path().to_owned();
         let date = day_of(created_at)?;
-        Ok(Row { date, uid, created_at, len: metadata.len(), source, metadata: None, number: 0 })
+        Ok(Row { date, uid, created_at, len: metadata.len(), source, metadata: None, checksum: None, number: 0 })
     }
 }
 

@@ -164,7 +164,7 @@ impl Fields<'_> {
             return Err("source_path is on S3, which is not built yet".to_owned());
         }
         let metadata = self.metadata.filter(|json| json.get() != "null").map(compact_object).transpose()?;
-        Ok(Row { date, uid, created_at, len, source: manifest.base.join(path), metadata, number })
+        Ok(Row { date, uid, created_at, len, source: manifest.base.join(path), metadata, checksum: None, number })
     }
 }
 

@@ -50,7 +50,7 @@ impl RowSink for Spooling<'_> {
         self.count += 1;
         self.progress.row_read();
         if let Err(error) = self.writer.encode(&row)? {
-            self.issues.push(Issue::of_row(Outcome::Failed, &row, error.to_string()));
+            self.issues.leave_out(Outcome::Failed, &row, error.to_string());
             return Ok(());
         }
         self.days.entry(row.date).or_default().add(row.len);

@@ -32,8 +32,7 @@ impl ShardRun {
     pub(super) async fn run(self) -> Result<Published, PackError> {
         let closed = |error: tokio::sync::AcquireError| PackError::Died { source: Box::new(error) };
         let _entries = self.run.entries.acquire_many(entry_permits(self.plan.volume.files)).await.map_err(closed)?;
-        let (issues, progress) = (Arc::clone(&self.run.issues), Arc::clone(&self.run.progress));
-        let mut todo = Todo::new(self.rows.clone(), self.plan.clone(), issues, progress);
+        let mut todo = Todo::new(self.rows.clone(), self.plan.clone(), &self.run);
         let mut published = Published::default();
         for _ in 0..limits::ATTEMPTS {
             let (surveyed, survey) = Box::pin(self.survey(todo, &mut published)).await?;
@@ -70,7 +69,7 @@ impl ShardRun {
                 body: built.body,
             };
             match Box::pin(self.writer.publish(&shard)).await? {
-                PublishOutcome::Published { adopted, .. } => {
+                PublishOutcome::Published { name, adopted, .. } => {
                     published.add(Published {
                         files: u64::try_from(built.uids.len()).unwrap_or(u64::MAX),
                         bytes_in: built.plain_len,
@@ -80,6 +79,10 @@ impl ShardRun {
                         present: 0,
                     });
                     self.run.progress.shard_done();
+                    let digests = built.digests;
+                    if !digests.is_empty() {
+                        blocking(move || todo.tell_packed(&digests, name)).await?;
+                    }
                     return Ok(published);
                 }
                 PublishOutcome::Overlap => todo.start_again(),
@@ -119,10 +122,10 @@ fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, u64), Pack
                 let reason = "the uid was deleted from this day and cannot come back";
                 todo.settle(position, Outcome::Deleted, &row, reason);
             }
-            Some(UidState::Present { len, digest }) => match digest_of(&row, &mut buffer) {
+            Some(UidState::Present { len, digest }) => match digest_of(&row, todo.sources(), &mut buffer) {
                 Err(Unpackable(reason)) => todo.settle(position, Outcome::Failed, &row, reason),
                 Ok(found) if found == *digest && row.len == *len => {
-                    todo.settle_quietly(position, &row);
+                    todo.settle_present(position, &row, found);
                     present += 1;
                 }
                 Ok(_) => {

@@ -24,6 +24,7 @@ use crate::pack::{Config, run};
 use crate::plan::{ShardLimits, Share};
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::source::Sources;
 use crate::source_time::TimeRules;
 
 /// Day and uid, and the content.
@@ -144,6 +145,8 @@ impl World {
             dry_run: false,
             spool: self.path("spool"),
             report: None,
+            sources: Sources::default(),
+            witness: None,
         }
     }
 

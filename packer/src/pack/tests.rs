@@ -1,6 +1,7 @@
 //! Packing as a whole, over stores in memory, on disk, and such that fail.
 
 mod crashing;
+mod feeding;
 mod racing;
 
 use std::collections::BTreeMap;

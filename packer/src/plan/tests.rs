@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::issue::Issue;
 use crate::rows::Row;
 use crate::rows::tests::{any_row, row};
 
@@ -17,7 +18,7 @@ struct Planned {
 fn plan_of(rows: &[Row], n_bits: u8, limits: ShardLimits, share: Share) -> Planned {
     let root = tempfile::tempdir().unwrap();
     let spool = Spool::open(root.path()).unwrap();
-    let issues = IssueLog::open(None).unwrap();
+    let issues = IssueLog::open(None, None).unwrap();
     let mut log = RowLogWriter::new(&spool);
     for row in rows {
         log.encode(row).unwrap().unwrap();

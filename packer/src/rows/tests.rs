@@ -12,6 +12,7 @@ pub(crate) fn row(uid: &str, day: u32, len: u64) -> Row {
         len,
         source: PathBuf::from(format!("/data/{uid}")),
         metadata: None,
+        checksum: None,
         number: 1,
     }
 }
@@ -23,9 +24,10 @@ prop_compose! {
         day in 0_u32..4,
         len in 0_u64..2_000,
         metadata in proptest::option::of(Just("{\"a\":1}".into())),
+        checksum in proptest::option::of(any::<[u8; 16]>().prop_map(Checksum::Md5)),
         number: u64,
     ) -> Row {
-        Row { metadata, number, ..row(&uid, day, len) }
+        Row { metadata, checksum, number, ..row(&uid, day, len) }
     }
 }
 

@@ -12,7 +12,8 @@ use jiff::tz::TimeZone;
 use packer::pack::Config;
 use packer::program::LogArgs;
 use packer::{
-    ByteSize, CodecChoice, Compression, Dating, Input, Naming, ShardLimits, Share, StoreArgs, TimeRules, limits,
+    ByteSize, CodecChoice, Compression, Dating, Input, Naming, ShardLimits, Share, Sources, StoreArgs, TimeRules,
+    limits,
 };
 
 /// Packs files into a DES archive.
@@ -245,6 +246,8 @@ impl Args {
             dry_run,
             spool,
             report,
+            sources: Sources::default(),
+            witness: None,
         };
         Ok(Request { archive, options, format, config })
     }
