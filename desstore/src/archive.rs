@@ -168,6 +168,11 @@ impl Archive {
         &self.identity
     }
 
+    /// What turns uids into what tombstones know of them.
+    pub(crate) const fn uid_hasher(&self) -> &UidHasher {
+        &self.uid_hasher
+    }
+
     /// How many bits of a bucket number it uses.
     pub fn bits(&self) -> BucketBits {
         self.identity.bits()

@@ -31,7 +31,7 @@ pub(crate) struct Fixture {
     pub(crate) store: Arc<Observed>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) writer: ArchiveWriter,
-    scratch: tempfile::TempDir,
+    pub(crate) scratch: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -70,12 +70,23 @@ impl Fixture {
 
     /// Builds a shard of files that were surveyed by a writer just now.
     pub(crate) async fn build(&self, writer: &ArchiveWriter, files: &[(&str, &[u8])]) -> BuiltShard {
+        self.build_with(writer, files, v3::Codec::Zstd, None).await
+    }
+
+    /// The same with a codec and a dictionary.
+    pub(crate) async fn build_with(
+        &self,
+        writer: &ArchiveWriter,
+        files: &[(&str, &[u8])],
+        codec: v3::Codec,
+        dictionary: Option<&v3::Dictionary>,
+    ) -> BuiltShard {
         let group = Group::of(day(), "any", writer.identity().bits()).unwrap();
         let mut files = files.to_vec();
         files.sort_unstable();
         let uids: Arc<[Uid]> = files.iter().map(|(name, _)| uid(name)).collect();
         let survey = writer.survey(&group, &uids).await.unwrap();
-        let (bytes, body) = body(writer, &files);
+        let (bytes, body) = body(writer, &files, codec, dictionary);
         let path = self.scratch.path().join(format!("{}.tmp", body.shard_id()));
         std::fs::write(&path, bytes).unwrap();
         let plain_len = files.iter().map(|(_, content)| u64::try_from(content.len()).unwrap()).sum();
@@ -89,10 +100,15 @@ impl Fixture {
     }
 }
 
-fn body(writer: &ArchiveWriter, files: &[(&str, &[u8])]) -> (Vec<u8>, v3::Body) {
-    let settings = v3::BodySettings { archive: writer.identity().archive, codec: v3::Codec::Zstd };
-    let encoder = v3::FrameEncoder::new(v3::Codec::Zstd, 3, None).unwrap();
-    let mut body = v3::BodyWriter::new(settings, None, v3::Lineage::default()).unwrap();
+fn body(
+    writer: &ArchiveWriter,
+    files: &[(&str, &[u8])],
+    codec: v3::Codec,
+    dictionary: Option<&v3::Dictionary>,
+) -> (Vec<u8>, v3::Body) {
+    let settings = v3::BodySettings { archive: writer.identity().archive, codec };
+    let encoder = v3::FrameEncoder::new(codec, 3, dictionary).unwrap();
+    let mut body = v3::BodyWriter::new(settings, dictionary, v3::Lineage::default()).unwrap();
     let mut cutter = v3::FrameCutter::new(v3::FrameSize::default());
     let (mut bytes, mut frames) = (body.header(), Vec::new());
     for (name, content) in files {

@@ -10,6 +10,7 @@ use desfmt::{BucketBits, Date, ObjectKey, ShardName, Timestamp, layout};
 
 use crate::archive::ArchiveError;
 use crate::error::StoreErrorKind;
+use crate::rules::{Rule, keeps};
 use crate::store::{Depth, ETag, ObjectMeta, ObjectStore, list_all};
 
 /// How many objects of a day are looked at.
@@ -44,7 +45,9 @@ impl ReadManifest {
             return Err(ArchiveError::inconsistent(&key, format!("it is the manifest of {}", manifest.date)));
         }
         let written = fetched.meta.modified;
-        manifest.settle_times(written);
+        if keeps(Rule::TimesSettle) {
+            manifest.settle_times(written);
+        }
         Ok(Some(Self { manifest, etag: fetched.meta.etag, written }))
     }
 }

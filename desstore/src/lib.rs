@@ -8,17 +8,23 @@ mod cache;
 mod clock;
 pub mod config;
 pub mod conformance;
+mod deletions;
 mod error;
 pub mod fault;
 #[cfg(test)]
 mod fixture;
+mod fold;
+pub mod gc;
 mod inventory;
 mod local;
 mod location;
 mod memory;
+mod object;
 pub mod observe;
 mod probe;
 mod publish;
+pub mod repack;
+mod rules;
 pub mod stack;
 mod store;
 pub mod values;
@@ -29,7 +35,9 @@ pub use archive::{
 };
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
+pub use deletions::Deletions;
 pub use error::{StoreError, StoreErrorKind};
+pub use fold::{FOLD_AGE_MIN, Folded};
 pub use inventory::{Held, Inventory, ReadManifest, State};
 pub use local::LocalStore;
 pub use location::{

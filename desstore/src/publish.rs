@@ -9,7 +9,7 @@ mod commit;
 mod expire;
 mod survey;
 mod swap;
-mod upload;
+pub(crate) mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use crate::store::{ObjectStore, Payload};
 /// The right to change an archive. Share it by [`Arc`]; any number of them may work on one archive.
 #[derive(Debug)]
 pub struct ArchiveWriter {
-    store: Arc<dyn ObjectStore>,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Randomness>,
-    archive: Arc<Archive>,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Randomness>,
+    pub(crate) archive: Arc<Archive>,
     commits: commit::CommitQueues,
 }
 
@@ -153,7 +153,7 @@ impl ArchiveWriter {
         self.refuse_deleted(shard).await?;
         for _ in 0..ATTEMPTS_MAX {
             let claim = self.claim(shard).await?;
-            if !self.reads_back(shard, &claim).await? {
+            if !self.reads_back(shard.into(), &claim).await? {
                 tracing::error!(key = %claim.key, "the object read back is not what was uploaded; its name is given up");
                 self.condemn(shard.group.date, &claim, "it did not read back as it was uploaded").await?;
                 continue;

@@ -13,6 +13,7 @@ use crate::archive::error::ArchiveError;
 use crate::archive::tombstones::TombstoneSet;
 use crate::archive::{Archive, CacheKey, Cached};
 use crate::error::StoreErrorKind;
+use crate::rules::{Rule, keeps};
 use crate::store::{Depth, ETag};
 
 /// The most that a day weighs in the cache, in bytes.
@@ -263,6 +264,9 @@ impl Archive {
 
     /// A day without manifest never was, unless objects of it are there: then the manifest is lost.
     async fn absent_day(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
+        if !keeps(Rule::MissingIsNotEmpty) {
+            return Ok(None);
+        }
         let prefix = layout::shards_prefix(date);
         let page = self.store.list(&prefix, Depth::Recursive, None).await?;
         match page.objects.first() {

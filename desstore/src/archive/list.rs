@@ -96,7 +96,12 @@ impl Archive {
                 return Ok(());
             }
         };
-        let Some(first) = index.page_of_birth(origin, from.ordinal) else { return Ok(()) };
+        let first = match index.page_of_birth(origin, from.ordinal) {
+            Some(first) => first,
+            None if index.lineage().is_fresh() => return Ok(()),
+            // Before the first birth that is left of this origin.
+            None => v3::PageNumber(0),
+        };
         for number in first.0..index.index_pages() {
             let page = self.index_page(&open, index, v3::PageNumber(number)).await?;
             for at in 0..page.len() {

@@ -12,6 +12,7 @@ use desfmt::{BucketBits, Date, Group, ObjectKey, ShardId, UidHash, Uuid};
 
 use crate::archive::error::ArchiveError;
 use crate::error::StoreErrorKind;
+use crate::rules::{Rule, keeps};
 use crate::store::{Depth, ETag, ObjectStore};
 
 /// How many objects below a day's tombstones are read; a fold brings them down long before.
@@ -86,6 +87,10 @@ impl TombstoneSet {
     ) -> Result<(), ArchiveError> {
         let mut progress = self.progress.lock().await;
         let mut pending = self.list(store, date, bits, &progress).await?;
+        if !keeps(Rule::LogBeforeFolded) {
+            self.read_folded(store, &mut progress, std::mem::take(&mut pending.folded)).await?;
+            pending = Pending { folded: HashMap::new(), ..self.list(store, date, bits, &progress).await? };
+        }
         for (key, group, operation) in std::mem::take(&mut pending.batches) {
             match read::<TombstoneBatch>(store, &key).await {
                 Ok((batch, _)) => {
@@ -103,7 +108,16 @@ impl TombstoneSet {
                 Err(error) => return Err(error),
             }
         }
-        for (group, listed) in pending.folded {
+        self.read_folded(store, &mut progress, pending.folded).await
+    }
+
+    async fn read_folded(
+        &self,
+        store: &dyn ObjectStore,
+        progress: &mut Progress,
+        listed: HashMap<Group, ETag>,
+    ) -> Result<(), ArchiveError> {
+        for (group, listed) in listed {
             if progress.folded.get(&group) == Some(&listed) {
                 continue;
             }

@@ -4,6 +4,7 @@ use desfmt::document::{CondemnedObject, Manifest, ManifestShard, RetiredObject};
 use desfmt::{Birth, ObjectKey, ShardId, Timestamp};
 
 use crate::archive::ArchiveError;
+use crate::rules::{Rule, keeps};
 
 /// What a commit came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,11 +95,14 @@ fn add(manifest: &mut Manifest, shard: &ManifestShard, known: &[ObjectKey]) -> R
 
 /// True when the key of a shard can no longer become live.
 fn is_spent(manifest: &Manifest, shard: &ManifestShard) -> bool {
-    manifest.is_terminal(&shard.key) || manifest.is_used_up(shard.bucket, shard.split, shard.repack)
+    (keeps(Rule::TerminalStays) && manifest.is_terminal(&shard.key))
+        || manifest.is_used_up(shard.bucket, shard.split, shard.repack)
 }
 
 fn condemn(manifest: &mut Manifest, objects: &[CondemnedObject]) -> Decision {
-    if objects.iter().any(|object| manifest.shards.iter().any(|shard| shard.key == object.key)) {
+    if keeps(Rule::LiveIsNotCondemned)
+        && objects.iter().any(|object| manifest.shards.iter().any(|shard| shard.key == object.key))
+    {
         return Decision::Stale;
     }
     for object in objects {
@@ -118,7 +122,8 @@ fn swap(manifest: &mut Manifest, old: &[(ObjectKey, ShardId)], new: &[ManifestSh
     if !new.is_empty() && new.iter().all(|shard| is_live(&shard.key, shard.shard, manifest)) {
         return if old.iter().all(has_gone) { Decision::Committed(0) } else { Decision::Stale };
     }
-    if old.is_empty() || !old.iter().all(|(key, id)| is_live(key, *id, manifest)) {
+    let needs_old = keeps(Rule::SwapNeedsOld);
+    if old.is_empty() || (needs_old && !old.iter().all(|(key, id)| is_live(key, *id, manifest))) {
         return Decision::Stale;
     }
     if new.iter().any(|shard| is_spent(manifest, shard) || manifest.shards.iter().any(|live| live.key == shard.key)) {
@@ -133,6 +138,7 @@ fn swap(manifest: &mut Manifest, old: &[(ObjectKey, ShardId)], new: &[ManifestSh
     let generation = manifest.generation.saturating_add(1);
     let (staying, going): (Vec<_>, Vec<_>) = std::mem::take(&mut manifest.shards).into_iter().partition(stays);
     manifest.shards = staying;
+    let going = if keeps(Rule::SwapRetires) { going } else { Vec::new() };
     manifest.retired.extend(going.into_iter().map(|shard| RetiredObject {
         key: shard.key.clone(),
         shard: shard.shard,
@@ -153,7 +159,9 @@ fn forget(manifest: &mut Manifest, keys: &[(ObjectKey, Numbers)]) -> Decision {
     for (key, numbers) in keys.iter().filter(|(key, _)| manifest.is_terminal(key)).collect::<Vec<_>>() {
         manifest.retired.retain(|object| object.key != *key);
         manifest.condemned.retain(|object| object.key != *key);
-        if let Some((bucket, split, repack)) = numbers {
+        if let Some((bucket, split, repack)) = numbers
+            && keeps(Rule::ForgottenIsUsedUp)
+        {
             manifest.use_up(*bucket, *split, *repack);
         }
         forgot = true;

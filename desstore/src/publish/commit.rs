@@ -16,6 +16,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::publish::change::{Change, Decision};
 use crate::publish::upload::Claim;
 use crate::publish::{ATTEMPTS_MAX, ArchiveWriter, BuiltShard};
+use crate::rules::{Rule, keeps};
 use crate::store::Payload;
 
 /// The first pause after a lost race; it doubles each time.
@@ -135,7 +136,9 @@ impl ArchiveWriter {
             if manifest.transactions.contains(&transaction) {
                 return Ok(decisions);
             }
-            manifest.settle_times(fetched.meta.modified);
+            if keeps(Rule::TimesSettle) {
+                manifest.settle_times(fetched.meta.modified);
+            }
             let now = self.time_for(changes).await?;
             decisions = changes.iter().map(|change| change.apply(&mut manifest, now)).collect::<Result<_, _>>()?;
             if !decisions.iter().any(|decision| decision.is_committed()) {
@@ -145,7 +148,13 @@ impl ArchiveWriter {
             manifest.generation = manifest.generation.saturating_add(1);
             manifest.note_transaction(transaction);
             let body = document::encode(&manifest).map_err(|error| ArchiveError::damaged(&key, error))?;
-            match self.store.put_if_match(&key, &fetched.meta.etag, Payload::Bytes(body.into())).await {
+            let payload = Payload::Bytes(body.into());
+            let replaced = if keeps(Rule::CommitCompares) {
+                self.store.put_if_match(&key, &fetched.meta.etag, payload).await
+            } else {
+                self.store.put(&key, payload).await
+            };
+            match replaced {
                 Ok(_) => return Ok(decisions),
                 Err(error) if error.kind == StoreErrorKind::PreconditionFailed || error.kind.is_transient() => {
                     tracing::debug!(%key, %error, "commit again");

@@ -1,0 +1,163 @@
+//! The proof that an object is needed no longer: every file in it is deleted, or is in a live shard with the same content.
+
+use std::fmt;
+
+use desfmt::document::{Manifest, ManifestShard};
+use desfmt::{ObjectKey, layout};
+
+use crate::archive::ArchiveError;
+use crate::deletions::Deletions;
+use crate::error::StoreErrorKind;
+use crate::object::ShardObject;
+use crate::publish::ArchiveWriter;
+use crate::rules::{Rule, keeps};
+
+/// Why an object is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unproven {
+    /// Its grace period is not over, or it has become live.
+    NotDue,
+    /// This file of it is neither deleted nor in a live shard.
+    OnlyHere(String),
+    /// This file of it is in a live shard with other content.
+    Differs(String),
+    /// It is no shard that can be read.
+    Unreadable(String),
+    /// A live shard that should hold what is left of it cannot be used.
+    SuccessorBroken(String),
+}
+
+impl fmt::Display for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotDue => f.write_str("it is not due"),
+            Self::OnlyHere(uid) => write!(f, "{uid:?} is in no live shard; run des-pack again, or des-verify"),
+            Self::Differs(uid) => write!(f, "{uid:?} has other content in a live shard; run des-verify"),
+            Self::Unreadable(why) => write!(f, "it cannot be read ({why}); run des-verify"),
+            Self::SuccessorBroken(why) => {
+                write!(f, "the shard that replaces it cannot be used ({why}); des-repack --rollback brings it back")
+            }
+        }
+    }
+}
+
+/// What looking into an object has shown.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) outcome: Result<(), Unproven>,
+    /// True when it holds a deleted file.
+    pub(super) has_dead: bool,
+}
+
+impl Proof {
+    const fn of(outcome: Result<(), Unproven>, has_dead: bool) -> Self {
+        Self { outcome, has_dead }
+    }
+}
+
+/// A live shard that is opened when it is needed.
+struct Live<'a> {
+    listed: &'a ManifestShard,
+    open: Option<ShardObject>,
+}
+
+impl ArchiveWriter {
+    /// Proves that an object is needed no longer, in the light of a manifest and of the deletions as they are now.
+    pub(super) async fn prove(&self, manifest: &Manifest, key: &ObjectKey) -> Result<Proof, ArchiveError> {
+        if !keeps(Rule::DeletionIsProven) {
+            return Ok(Proof::of(Ok(()), false));
+        }
+        let store = self.store.as_ref();
+        let deletions = Deletions::read(store, self.bits(), manifest.date).await?;
+        let mut object = match ShardObject::open(store, key).await {
+            Ok(object) => object,
+            Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
+                return Ok(Proof::of(Ok(()), false));
+            }
+            Err(error @ (ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. })) => {
+                return Ok(Proof::of(Err(Unproven::Unreadable(error.to_string())), false));
+            }
+            Err(error) => return Err(error),
+        };
+        if deletions.holds_shard(object.index.footer().shard_id) {
+            return Ok(Proof::of(Ok(()), true));
+        }
+        let name = object.index.footer().name;
+        if layout::shard(&name) != *key {
+            let why = format!("it calls itself {name}");
+            return Ok(Proof::of(Err(Unproven::Unreadable(why)), false));
+        }
+        let bucket = name.group.bucket.number();
+        let group = manifest.shards.iter().filter(|shard| shard.bucket == bucket);
+        let mut live: Vec<Live<'_>> = group.map(|listed| Live { listed, open: None }).collect();
+        let (mut outcome, mut has_dead) = (Ok(()), false);
+        for number in object.pages() {
+            let page = match object.page(store, number).await {
+                Ok(page) => page,
+                Err(error @ ArchiveError::Damaged { .. }) => {
+                    return Ok(Proof::of(Err(Unproven::Unreadable(error.to_string())), has_dead));
+                }
+                Err(error) => return Err(error),
+            };
+            for (entry, digest) in page.entries() {
+                if deletions.holds(self.archive().uid_hasher().hash(entry.uid.as_str())) {
+                    has_dead = true;
+                } else if outcome.is_ok() {
+                    outcome = self.is_elsewhere(&mut live, entry.uid.as_str(), digest).await?;
+                }
+            }
+        }
+        Ok(Proof::of(outcome, has_dead))
+    }
+
+    /// Looks for a file in live shards.
+    async fn is_elsewhere(
+        &self,
+        live: &mut [Live<'_>],
+        uid: &str,
+        digest: desfmt::Digest,
+    ) -> Result<Result<(), Unproven>, ArchiveError> {
+        let store = self.store.as_ref();
+        let mut outcome = Err(Unproven::OnlyHere(uid.to_owned()));
+        for shard in live.iter_mut().filter(|shard| shard.listed.may_hold(uid)) {
+            if !keeps(Rule::ProofReadsSuccessor) {
+                return Ok(Ok(()));
+            }
+            let open = match &mut shard.open {
+                Some(open) => open,
+                None => match open_live(store, shard.listed).await? {
+                    Ok(open) => shard.open.insert(open),
+                    Err(broken) => {
+                        outcome = Err(broken);
+                        continue;
+                    }
+                },
+            };
+            match open.find(store, uid).await? {
+                Some((_, found)) if found == digest => return Ok(Ok(())),
+                Some(_) => return Ok(Err(Unproven::Differs(uid.to_owned()))),
+                None => {}
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Opens a live shard and compares it with what the manifest says.
+async fn open_live(
+    store: &dyn crate::store::ObjectStore,
+    listed: &ManifestShard,
+) -> Result<Result<ShardObject, Unproven>, ArchiveError> {
+    let broken = |why: String| Ok(Err(Unproven::SuccessorBroken(why)));
+    match ShardObject::open(store, &listed.key).await {
+        Ok(open) if open.meta.len != listed.len || open.index.footer().shard_id != listed.shard => {
+            broken(format!("{} is not what the manifest lists", open.key()))
+        }
+        Ok(open) => Ok(Ok(open)),
+        Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
+            broken(format!("{} is missing", listed.key))
+        }
+        Err(error @ (ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. })) => broken(error.to_string()),
+        Err(error) => Err(error),
+    }
+}

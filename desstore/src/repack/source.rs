@@ -1,0 +1,186 @@
+//! The old shards: read once from the store into the spool, and proven.
+
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use desfmt::ObjectKey;
+use desfmt::document::ManifestShard;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::archive::ArchiveError;
+use crate::clock::Clock;
+use crate::publish::ArchiveWriter;
+use crate::repack::RepackSettings;
+use crate::repack::local::{LocalShard, SpoolFile, spool_error};
+use crate::rules::{Rule, keeps};
+use crate::store::ObjectStore;
+
+/// How much is read at a time.
+const WINDOW_BYTES: u64 = 4 << 20;
+
+/// How many windows are read side by side.
+const WINDOWS: usize = 4;
+
+/// An old shard in the spool.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) listed: ManifestShard,
+    pub(super) shard: LocalShard,
+}
+
+impl ArchiveWriter {
+    /// Reads shards whole and proves that they are what the manifest lists. The files have no names any more.
+    pub(super) async fn fetch_sources(
+        &self,
+        shards: &[ManifestShard],
+        settings: &RepackSettings,
+    ) -> Result<Vec<Source>, ArchiveError> {
+        let mut sources = Vec::with_capacity(shards.len());
+        for listed in shards {
+            let own = self.fetch_source(self.store.as_ref(), listed, settings).await;
+            let fetched = match own {
+                Err(error) if is_damage(&error) && !settings.healers.is_empty() => {
+                    self.heal(listed, settings, error).await?
+                }
+                other => other?,
+            };
+            sources.push(fetched);
+        }
+        Ok(sources)
+    }
+
+    /// Looks for an undamaged copy in other stores.
+    async fn heal(
+        &self,
+        listed: &ManifestShard,
+        settings: &RepackSettings,
+        damage: ArchiveError,
+    ) -> Result<Source, ArchiveError> {
+        for other in &settings.healers {
+            match self.fetch_source(other.as_ref(), listed, settings).await {
+                Ok(source) => {
+                    tracing::warn!(key = %listed.key, %damage, "the object is damaged; a copy elsewhere is not");
+                    return Ok(source);
+                }
+                Err(error) => tracing::warn!(key = %listed.key, %error, "a copy cannot be used either"),
+            }
+        }
+        Err(damage)
+    }
+
+    async fn fetch_source(
+        &self,
+        store: &dyn ObjectStore,
+        listed: &ManifestShard,
+        settings: &RepackSettings,
+    ) -> Result<Source, ArchiveError> {
+        let (place, file) = self.fetch_from(store, listed, settings).await?;
+        let shard = LocalShard::open(file, listed.key.to_string())?;
+        drop(place);
+        self.check_identity(&listed.key, listed, &shard)?;
+        Ok(Source { listed: listed.clone(), shard })
+    }
+
+    /// Reads an object of this store whole into the spool and proves that it is what the manifest lists.
+    pub(crate) async fn fetch_object(
+        &self,
+        listed: &ManifestShard,
+        settings: &RepackSettings,
+    ) -> Result<(SpoolFile, File), ArchiveError> {
+        self.fetch_from(self.store.as_ref(), listed, settings).await
+    }
+
+    async fn fetch_from(
+        &self,
+        store: &dyn ObjectStore,
+        listed: &ManifestShard,
+        settings: &RepackSettings,
+    ) -> Result<(SpoolFile, File), ArchiveError> {
+        let key = &listed.key;
+        let meta = store.head(key).await?;
+        if meta.len != listed.len {
+            let detail = format!("it has {} bytes, the manifest says {}", meta.len, listed.len);
+            return Err(ArchiveError::inconsistent(key, detail));
+        }
+        let (place, mut file) = SpoolFile::create(&settings.spool, &self.fresh_name("old"))?;
+        let mut brake = Pace::new(settings.rate, self.clock.as_ref());
+        let mut hasher = blake3::Hasher::new();
+        let starts = (0..meta.len).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
+        let etag = &meta.etag;
+        let mut windows = stream::iter(starts)
+            .map(|start| store.get_range(key, start..start.saturating_add(WINDOW_BYTES).min(listed.len), Some(etag)))
+            .buffered(WINDOWS);
+        while let Some(bytes) = windows.try_next().await? {
+            hasher.update(&bytes);
+            write(&mut file, &bytes, &place)?;
+            brake.passed(bytes.len()).await;
+        }
+        drop(windows);
+        if keeps(Rule::SourceIsVerified) && hasher.finalize().to_hex().as_str() != listed.blake3 {
+            let detail = "its bytes are not those that were published; it is left as it is, run des-verify";
+            return Err(ArchiveError::inconsistent(key, detail));
+        }
+        Ok((place, file))
+    }
+
+    fn check_identity(&self, key: &ObjectKey, listed: &ManifestShard, shard: &LocalShard) -> Result<(), ArchiveError> {
+        let (footer, lineage) = (shard.index().footer(), shard.index().lineage());
+        if footer.shard_id != listed.shard || footer.archive != self.identity().archive {
+            return Err(ArchiveError::inconsistent(key, "it is not the shard that the manifest lists"));
+        }
+        let serials_agree =
+            if lineage.is_fresh() { listed.serials.len() == 1 } else { lineage.serials == listed.serials };
+        if !serials_agree {
+            return Err(ArchiveError::inconsistent(key, "its serials are not those that the manifest lists"));
+        }
+        Ok(())
+    }
+
+    /// A name for a file in the spool.
+    pub(super) fn fresh_name(&self, what: &str) -> String {
+        format!("{}-{what}.des", self.archive().new_operation())
+    }
+}
+
+fn write(file: &mut File, bytes: &[u8], place: &SpoolFile) -> Result<(), ArchiveError> {
+    file.write_all(bytes).map_err(|error| spool_error(place.path(), error))
+}
+
+/// True when other bytes under the same key could be right.
+const fn is_damage(error: &ArchiveError) -> bool {
+    match error {
+        ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. } => true,
+        ArchiveError::Store(error) => {
+            matches!(error.kind, crate::error::StoreErrorKind::NotFound | crate::error::StoreErrorKind::Corrupt)
+        }
+        ArchiveError::Gone { .. } | ArchiveError::ReadOnly { .. } | ArchiveError::Refused { .. } => false,
+    }
+}
+
+/// Holds a transfer down to a rate.
+pub(super) struct Pace<'a> {
+    rate: Option<NonZeroU64>,
+    clock: &'a dyn Clock,
+    began: Duration,
+    bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    pub(super) fn new(rate: Option<NonZeroU64>, clock: &'a dyn Clock) -> Self {
+        Self { rate, clock, began: clock.monotonic(), bytes: 0 }
+    }
+
+    /// Waits until so many more bytes may have passed.
+    pub(super) async fn passed(&mut self, bytes: usize) {
+        let Some(rate) = self.rate else { return };
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let micros = u128::from(self.bytes).saturating_mul(1_000_000).checked_div(u128::from(rate.get()));
+        let due = Duration::from_micros(u64::try_from(micros.unwrap_or(0)).unwrap_or(u64::MAX));
+        let taken = self.clock.monotonic().saturating_sub(self.began);
+        if let Some(early) = due.checked_sub(taken).filter(|early| !early.is_zero()) {
+            self.clock.sleep(early).await;
+        }
+    }
+}
