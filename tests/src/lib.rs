@@ -14,6 +14,7 @@
     reason = "only tests use this: a surprise is a failed test, and real programs take real time"
 )]
 
+mod cgroup;
 mod corpus;
 mod dataset;
 mod getdents;
@@ -23,10 +24,12 @@ mod mount;
 mod names;
 mod packed;
 mod place;
+mod process;
 mod program;
 mod tree;
 mod user;
 
+pub use cgroup::MemoryLimit;
 pub use corpus::{Corpus, SourceFile, seed};
 pub use dataset::{DataSet, mixed_files, real_files};
 pub use getdents::{Entry, list_from};
@@ -35,6 +38,7 @@ pub use mount::{Mount, daemons_on, mounts_on};
 pub use names::shown_name;
 pub use packed::{Packed, objects_below};
 pub use place::{data_set, golden, mount_point, scratch, target_dir};
+pub use process::{Resident, processor_time, resident};
 pub use program::{Outcome, command, des_pack, desfs, eventually, programs_dir, run, run_within};
 pub use tree::{assert_programs_agree, contents, files_below};
 pub use user::{NOBODY, SOMEBODY, as_user};

@@ -1,5 +1,10 @@
 //! Telling the kernel to forget: always from a thread of its own, since a message from within a request can wait for that
 //! very request.
+//!
+//! A message about a name waits in the kernel for the lock of its directory, and one about contents for pages that are
+//! being read: both are held by requests that this process is to answer. Killed in that moment, the thread cannot end, the
+//! connection stays open, and whoever waits for an answer waits for ever (until `umount -f`). So there are no messages
+//! about what happens all the time, and the kernel forgets by itself what it was told in time.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
@@ -168,16 +169,23 @@ impl Filesystem for Operations {
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (core, name, caller) = (Arc::clone(&self.core), name.as_bytes().to_vec(), caller(request));
         let (invalidator, tally) = (self.invalidator.clone(), Arc::clone(&self.settings.tally));
+        let is_late = Arc::new(AtomicBool::new(false));
+        let was_told_an_error = Arc::clone(&is_late);
         let work = async move {
             let gone = core.unlink(parent.0, &name, caller).await?;
             tally.deleted();
-            // The kernel drops the name itself, unless it was told EIO because this took too long.
-            invalidator.send(Forget::Name(parent.0, name));
-            invalidator.send(Forget::Content(gone.number()));
+            // Told in time, the kernel forgets by itself. A message would wait for the directory that other deletions
+            // lock, and a daemon that is killed while it waits never ends (see `invalidation`).
+            if was_told_an_error.load(Ordering::SeqCst) {
+                invalidator.send(Forget::Name(parent.0, name));
+                invalidator.send(Forget::Content(gone.number()));
+            }
             Ok(())
         };
-        self.answerer
-            .answer_on(self.terms_of_change("unlink", Late::Finish), work, move |done| acknowledge(done, reply));
+        self.answerer.answer_on(self.terms_of_change("unlink", Late::Finish), work, move |done| {
+            is_late.store(matches!(done, Err(FsError::DeadlineExceeded)), Ordering::SeqCst);
+            acknowledge(done, reply);
+        });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

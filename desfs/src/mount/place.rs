@@ -73,7 +73,7 @@ fn decide(occupant: Option<&Mount>, health: Health, source: &str, target: &Path)
         ("autofs", _) => Ok(Decision::Settled(Claim::Free)),
         (FILE_SYSTEM_TYPE, Health::Dead) => Ok(Decision::Replace),
         (FILE_SYSTEM_TYPE, Health::Stuck) => Err(Failure::mount(format!(
-            "{target} is mounted from {mounted}, but its daemon does not answer; umount -l it first"
+            "{target} is mounted from {mounted}, but its daemon does not answer; umount -f it first, and -l if that is not enough"
         ))),
         (FILE_SYSTEM_TYPE, Health::Answers) if mount.source.as_bytes() == source.as_bytes() => {
             Ok(Decision::Settled(Claim::MountedAlready))
@@ -182,7 +182,7 @@ mod tests {
             Err("/mnt is mounted already: fuse.desfs from /srv/other".to_owned())
         );
         assert!(
-            decide_on(Some(&mount("fuse.desfs", "/srv/archive")), Health::Stuck).unwrap_err().contains("umount -l")
+            decide_on(Some(&mount("fuse.desfs", "/srv/archive")), Health::Stuck).unwrap_err().contains("umount -f")
         );
     }
 }

@@ -1,11 +1,12 @@
 //! Every system call that would change something is refused and changes nothing, for root, the owner and anyone else.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use des_tests::{NOBODY, Packed, SOMEBODY, as_user};
+use des_tests::{NOBODY, Packed, SOMEBODY, as_user, contents};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
@@ -49,6 +50,15 @@ fn attempts_on_names() -> Vec<Attempt> {
         attempt("rename onto another", move |root| rustix::fs::rename(file(root), root.join(DAY).join("other"))),
         attempt("rename into another day", move |root| rustix::fs::rename(file(root), root.join("20240302/free"))),
         attempt("rename of a day", move |root| rustix::fs::rename(root.join(DAY), free_day(root))),
+        attempt("rename only where nothing is", move |root| {
+            rustix::fs::renameat_with(CWD, file(root), CWD, free(root), RenameFlags::NOREPLACE)
+        }),
+        attempt("rename that leaves a whiteout", move |root| {
+            rustix::fs::renameat_with(CWD, file(root), CWD, free(root), RenameFlags::WHITEOUT)
+        }),
+        attempt("bind of a socket", move |root| {
+            std::os::unix::net::UnixListener::bind(free(root)).map(drop).map_err(|error| errno_of(&error))
+        }),
         attempt("exchange", move |root| {
             rustix::fs::renameat_with(CWD, file(root), CWD, root.join(DAY).join("other"), RenameFlags::EXCHANGE)
         }),
@@ -88,6 +98,7 @@ fn attempts_on_inodes() -> Vec<Attempt> {
             rustix::fs::copy_file_range(from, None, open, None, 5).map(drop)
         }),
     ];
+    attempts.extend(attempts_on_contents());
     for path in ["20240301/file", DAY, "."] {
         let at = move |root: &Path| root.join(path);
         attempts.push(attempt("chmod", move |root| rustix::fs::chmod(at(root), Mode::from_raw_mode(0o777))));
@@ -102,15 +113,72 @@ fn attempts_on_inodes() -> Vec<Attempt> {
         attempts.push(attempt("setxattr", move |root| {
             rustix::fs::setxattr(at(root), "user.mine", b"value", XattrFlags::empty())
         }));
+        for name in ["trusted.mine", "security.mine", "system.posix_acl_access"] {
+            attempts.push(attempt("setxattr", move |root| {
+                rustix::fs::lsetxattr(at(root), name, b"value", XattrFlags::empty())
+            }));
+        }
+        attempts.push(attempt("touch", move |root| {
+            let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+            rustix::fs::utimensat(
+                CWD,
+                at(root),
+                &Timestamps { last_access: now, last_modification: now },
+                AtFlags::empty(),
+            )
+        }));
+        attempts.push(attempt("chattr", move |root| {
+            let open = read_only(&at(root));
+            rustix::fs::ioctl_setflags(open, rustix::fs::IFlags::IMMUTABLE | rustix::fs::IFlags::NOATIME)
+        }));
         attempts.push(attempt("removexattr", move |root| rustix::fs::removexattr(at(root), "user.des.codec")));
     }
     attempts
 }
 
+/// Other ways to write to a file.
+fn attempts_on_contents() -> Vec<Attempt> {
+    let file = |root: &Path| root.join(DAY).join("file");
+    let other = |root: &Path| read_only(&root.join(DAY).join("other"));
+    let for_writing = move |root: &Path| rustix::fs::open(file(root), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    vec![
+        attempt("truncate on open for reading", move |root| opened(&file(root), OFlags::RDONLY | OFlags::TRUNC)),
+        attempt("pwrite", move |root| rustix::io::pwrite(for_writing(root)?, b"scribble", 3).map(drop)),
+        attempt("pwrite beyond the end", move |root| {
+            rustix::io::pwrite(for_writing(root)?, b"scribble", 1 << 20).map(drop)
+        }),
+        attempt("writev", move |root| {
+            let pieces = [std::io::IoSlice::new(b"scri"), std::io::IoSlice::new(b"bble")];
+            rustix::io::writev(for_writing(root)?, &pieces).map(drop)
+        }),
+        attempt("direct write", move |root| {
+            let open = rustix::fs::open(file(root), OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::write(open, &[b'x'; 4_096]).map(drop)
+        }),
+        attempt("sendfile", move |root| rustix::fs::sendfile(for_writing(root)?, other(root), None, 5).map(drop)),
+        attempt("splice", move |root| {
+            let (out, into) = rustix::pipe::pipe()?;
+            rustix::io::write(into, b"scribble")?;
+            rustix::pipe::splice(out, None, for_writing(root)?, None, 8, rustix::pipe::SpliceFlags::empty()).map(drop)
+        }),
+        attempt("clone", move |root| rustix::fs::ioctl_ficlone(for_writing(root)?, other(root))),
+        attempt("allocate", move |root| rustix::fs::fallocate(for_writing(root)?, FallocateFlags::empty(), 0, 1 << 16)),
+    ]
+}
+
+/// What lies in the store, byte by byte, but for the locks, which are empty.
+fn stored(packed: &Packed) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
+    contents(&packed.archive())
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).expect("an error of the system")
+}
+
 /// truncate(2); the library offers ftruncate only.
 fn nix_truncate(path: &Path) -> rustix::io::Result<()> {
     let outcome = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(1));
-    outcome.map_err(|error| Errno::from_io_error(&error).expect("an error of the system"))
+    outcome.map_err(|error| errno_of(&error))
 }
 
 fn archive() -> Packed {
@@ -143,6 +211,7 @@ fn attributes(root: &Path) -> Vec<String> {
 
 fn assert_refused(options: &str, user: u32, allowed: &[Errno]) {
     let packed = archive();
+    let stored_before = stored(&packed);
     for extra in ["", ",xattr", ",strict"] {
         let mount = packed.mount(&format!("allow_other{options}{extra}"));
         let root = mount.path();
@@ -154,14 +223,18 @@ fn assert_refused(options: &str, user: u32, allowed: &[Errno]) {
             let error = outcome.expect_err(&format!("{name} succeeded for {user} with {options:?}{extra}"));
             // The kernel itself has an opinion on some.
             let by_kernel = match name {
-                "open without a name" | "fallocate" => error == Errno::OPNOTSUPP,
+                "open without a name" | "fallocate" | "allocate" => error == Errno::OPNOTSUPP,
+                // Contents are shared within one file system of a kind that can, and not by FUSE.
+                "clone" => matches!(error, Errno::OPNOTSUPP | Errno::INVAL),
                 "removexattr" | "setxattr" => matches!(error, Errno::OPNOTSUPP | Errno::NODATA),
+                "chattr" => matches!(error, Errno::NOTTY | Errno::OPNOTSUPP),
                 _ => false,
             };
             assert!(allowed.contains(&error) || by_kernel, "{name} by {user} with {options:?}{extra}: {error}");
         }
 
         assert_eq!(attributes(root), before);
+        assert!(stored(&packed) == stored_before, "nothing in the store has changed");
         packed.assert_shown_in(root, &[]);
         assert_eq!(as_user(NOBODY, || fs::read(root.join("20240301/file"))).unwrap(), b"content of the file");
     }
