@@ -209,6 +209,13 @@ impl Archive {
         Ok(objects.iter().filter_map(|object| layout::parse_manifest(object.key.as_str())).collect())
     }
 
+    /// How many files the live shards of a day hold, those that are deleted included.
+    pub async fn files_of(&self, date: Date) -> Result<u64, ArchiveError> {
+        let day = self.day(date).await?;
+        let count = |day: &Day| day.shards.iter().map(|shard| u64::from(shard.entries)).fold(0, u64::saturating_add);
+        Ok(day.map_or(0, |day| count(&day)))
+    }
+
     /// True when the day exists.
     pub async fn day_exists(&self, date: Date) -> Result<bool, ArchiveError> {
         Ok(self.day(date).await?.is_some())

@@ -10,6 +10,7 @@
 mod build;
 mod checksum;
 mod compression;
+pub mod erase;
 mod error;
 pub mod flat;
 mod input;

@@ -2,9 +2,10 @@
 //! a look into every object of the file's group, whether it is live, retired, condemned or not listed at all.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use desfmt::document::{Tombstone, WholeShard};
-use desfmt::{Date, FormatError, ObjectKey, Timestamp, Uid, layout, v3};
+use desfmt::{Date, FormatError, Group, ObjectKey, Timestamp, Uid, layout, v3};
 
 use crate::archive::error::ArchiveError;
 use crate::archive::records::DeletionRecord;
@@ -82,7 +83,7 @@ pub struct ErasureReceipt {
 }
 
 /// What the record of a deletion needs to be in force everywhere.
-const TTL_ASSUMED: std::time::Duration = std::time::Duration::from_mins(1);
+const TTL_ASSUMED: Duration = Duration::from_mins(1);
 
 impl Archive {
     /// Says how far the erasure of a file has come, as it is now. Costs a listing of its group's objects and a few requests
@@ -125,24 +126,7 @@ impl Archive {
         receipt: &mut ErasureReceipt,
     ) -> Result<(), ArchiveError> {
         let group = self.group_of(receipt.date, &receipt.uid)?;
-        let mut objects = BTreeMap::<ObjectKey, (Role, Option<Timestamp>)>::new();
-        let prefix = format!("{}{group}_", layout::shards_prefix(receipt.date));
-        for object in list_all(self.store.as_ref(), &prefix, Depth::Recursive, GROUP_OBJECTS_MAX).await? {
-            objects.insert(object.key, (Role::Unlisted, None));
-        }
-        if let Some((manifest, _)) = day.and_then(|day| day.manifest.as_ref()) {
-            let of_group = |key: &ObjectKey| key.as_str().starts_with(&prefix) || !is_below_shards(key);
-            for one in manifest.condemned.iter().filter(|one| of_group(&one.key)) {
-                objects.insert(one.key.clone(), (Role::Condemned, Some(one.at)));
-            }
-            for one in manifest.retired.iter().filter(|one| of_group(&one.key)) {
-                objects.insert(one.key.clone(), (Role::Retired, Some(one.at)));
-            }
-            for one in manifest.shards.iter().filter(|one| one.bucket == group.bucket.number()) {
-                objects.insert(one.key.clone(), (Role::Live, None));
-            }
-        }
-        for (key, (role, since)) in objects {
+        for (key, (role, since)) in self.objects_of(day, &group).await? {
             match self.object_holding(&key, &receipt.uid).await {
                 Ok(Some((shard, holds))) => {
                     receipt.examined = receipt.examined.saturating_add(1);
@@ -162,6 +146,73 @@ impl Archive {
             }
         }
         Ok(())
+    }
+
+    /// Every object that may hold files of a group, whatever the manifest makes of it. One listing.
+    async fn objects_of(
+        &self,
+        day: Option<&Day>,
+        group: &Group,
+    ) -> Result<BTreeMap<ObjectKey, (Role, Option<Timestamp>)>, ArchiveError> {
+        let mut objects = BTreeMap::new();
+        let prefix = format!("{}{group}_", layout::shards_prefix(group.date));
+        for object in list_all(self.store.as_ref(), &prefix, Depth::Recursive, GROUP_OBJECTS_MAX).await? {
+            objects.insert(object.key, (Role::Unlisted, None));
+        }
+        if let Some((manifest, _)) = day.and_then(|day| day.manifest.as_ref()) {
+            let of_group = |key: &ObjectKey| key.as_str().starts_with(&prefix) || !is_below_shards(key);
+            for one in manifest.condemned.iter().filter(|one| of_group(&one.key)) {
+                objects.insert(one.key.clone(), (Role::Condemned, Some(one.at)));
+            }
+            for one in manifest.retired.iter().filter(|one| of_group(&one.key)) {
+                objects.insert(one.key.clone(), (Role::Retired, Some(one.at)));
+            }
+            for one in manifest.shards.iter().filter(|one| one.bucket == group.bucket.number()) {
+                objects.insert(one.key.clone(), (Role::Live, None));
+            }
+        }
+        Ok(objects)
+    }
+
+    /// How far the erasures of files have come for which a tombstone is known, each with its time. As receipts say it, at
+    /// the cost of one listing for each group and a few requests for each object in it.
+    pub async fn erasure_states(
+        &self,
+        date: Date,
+        asked: &[(Uid, Timestamp)],
+    ) -> Result<Vec<ErasureState>, ArchiveError> {
+        self.refuse_legacy()?;
+        let (day, now) = (self.day_now(date).await?, self.store.time().await?);
+        let mut groups = BTreeMap::<Group, Vec<usize>>::new();
+        for (at, (uid, _)) in asked.iter().enumerate() {
+            groups.entry(self.group_of(date, uid)?).or_default().push(at);
+        }
+        let mut states = vec![ErasureState::Gone; asked.len()];
+        for (group, members) in groups {
+            for (key, (role, _)) in self.objects_of(day.as_deref(), &group).await? {
+                let found = match self.open_object(&key).await {
+                    Ok((_, open)) => Some(open),
+                    Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound && role != Role::Live => {
+                        continue;
+                    }
+                    // It may hold any of them.
+                    Err(ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. }) => None,
+                    Err(error) => return Err(error),
+                };
+                for at in &members {
+                    let (Some((uid, since)), Some(state)) = (asked.get(*at), states.get_mut(*at)) else { continue };
+                    let holds = match &found {
+                        Some(open) => self.holds(open, uid.as_str()).await?,
+                        None => true,
+                    };
+                    if holds {
+                        let is_live = role == Role::Live || found.is_none();
+                        *state = (*state).min(held(is_live, now.since(*since)));
+                    }
+                }
+            }
+        }
+        Ok(states)
     }
 
     /// Whether an object holds a uid, deleted or not; `None` when there is no such object.
@@ -215,15 +266,18 @@ fn state_of(receipt: &ErasureReceipt) -> ErasureState {
         None => ErasureState::NotRequested,
         Some(_) if receipt.holders.is_empty() && receipt.unexamined.is_empty() => ErasureState::Gone,
         Some(at) => {
-            let is_live = receipt.holders.iter().any(|one| one.role == Role::Live);
             // What could not be looked into may be what is read.
-            if !is_live && receipt.unexamined.is_empty() {
-                ErasureState::Rewritten
-            } else if receipt.at.since(at) >= TTL_ASSUMED {
-                ErasureState::Hidden
-            } else {
-                ErasureState::Requested
-            }
+            let is_live = receipt.holders.iter().any(|one| one.role == Role::Live) || !receipt.unexamined.is_empty();
+            held(is_live, receipt.at.since(at))
         }
+    }
+}
+
+/// How far the erasure of a file has come that an object still holds.
+fn held(is_live: bool, age: Duration) -> ErasureState {
+    match (is_live, age >= TTL_ASSUMED) {
+        (false, _) => ErasureState::Rewritten,
+        (true, true) => ErasureState::Hidden,
+        (true, false) => ErasureState::Requested,
     }
 }

@@ -175,9 +175,13 @@ pub(crate) async fn visible(store: &Arc<dyn ObjectStore>) -> Contents {
     if store.head(&layout::identity()).await.is_err() {
         return Contents::new();
     }
+    shown(&*reader(store).await).await
+}
+
+/// A reader of an archive, with nothing cached.
+pub(crate) async fn reader(store: &Arc<dyn ObjectStore>) -> Arc<Archive> {
     let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SystemRandom));
-    let archive = Archive::open(Arc::clone(store), ReadOptions::default(), clock, random).await.unwrap();
-    shown(&archive).await
+    Archive::open(Arc::clone(store), ReadOptions::default(), clock, random).await.unwrap()
 }
 
 /// All that an open archive shows.
