@@ -41,7 +41,7 @@ mod reader;
 mod texts;
 mod writer;
 
-pub use check::{Report, check_object};
+pub use check::{CheckDepth, CheckError, Report, Seen, ShardSource, check_object, check_shard};
 pub use codec::{Codec, Dictionary};
 pub use cold_page::ColdPage;
 pub use cutter::{FrameCutter, FrameSize, Placement};

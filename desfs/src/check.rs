@@ -63,7 +63,7 @@ fn exit_code(checked: &Checked) -> ExitCode {
 /// One line, whatever the names are.
 fn line_of(finding: &Finding) -> String {
     let doubt = match finding.verdict {
-        Verdict::Wrong => "",
+        Verdict::Wrong | Verdict::Harmless => "",
         Verdict::Unchecked => "not checked: ",
     };
     let text = format!("{}: {doubt}{}", finding.object, finding.problem);
@@ -72,7 +72,7 @@ fn line_of(finding: &Finding) -> String {
 }
 
 fn summary(source: &str, checked: &Checked) -> String {
-    let Checked { days, days_left_out, shards, files, stored_bytes, unlisted, wrong, unchecked } = checked;
+    let Checked { days, days_left_out, shards, files, stored_bytes, unlisted, wrong, unchecked, .. } = checked;
     let verdict = match (wrong, unchecked) {
         (0, 0) => "sound".to_owned(),
         (_, 0) => format!("{wrong} wrong"),
@@ -95,11 +95,18 @@ fn summary(source: &str, checked: &Checked) -> String {
 
 #[cfg(test)]
 mod tests {
+    use desstore::FindingKind;
+
     use super::*;
 
     #[test]
     fn a_finding_takes_one_line_whatever_it_names() {
-        let finding = Finding { object: "a\nb".to_owned(), problem: "\u{1b}[2J".to_owned(), verdict: Verdict::Wrong };
+        let finding = Finding {
+            object: "a\nb".to_owned(),
+            problem: "\u{1b}[2J".to_owned(),
+            verdict: Verdict::Wrong,
+            kind: FindingKind::Damaged,
+        };
 
         assert_eq!(line_of(&finding), "a\\nb: \\u{1b}[2J");
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use desfmt::Date;
-use desstore::{Archive, ArchiveError, FileEntry, Totals};
+use desstore::{Archive, ArchiveError, FileEntry, Journal, Totals};
 
 pub use attributes::{Attributes, Kind, Modes};
 pub use deletion::{Caller, DeletionPolicy};
@@ -30,6 +30,7 @@ pub struct FileSystem {
     naming: Naming,
     modes: Modes,
     deletion: DeletionPolicy,
+    journal: Option<Arc<Journal>>,
     thinned_days: directory::ThinnedDays,
     totals: Mutex<Totals>,
 }
@@ -43,8 +44,29 @@ impl FileSystem {
             naming,
             modes,
             deletion,
+            journal: None,
             thinned_days: directory::ThinnedDays::default(),
             totals: Mutex::default(),
+        }
+    }
+
+    /// The same with deletions that go through a journal.
+    #[must_use]
+    pub fn with_journal(mut self, journal: Option<Arc<Journal>>) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// True when deletions may wait in a journal.
+    pub const fn has_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Sees to it that every deletion so far is durable in the store.
+    pub async fn sync(&self) -> Result<(), FsError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.flush().await?),
+            None => Ok(()),
         }
     }
 

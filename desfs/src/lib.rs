@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod exit;
 pub mod fuse;
 pub mod inode;
+pub mod journaling;
 pub mod limits;
 pub mod locate;
 pub mod log_file;

@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use values::{DeleteLimit, Permission};
+pub use values::{DeleteLimit, Permission, Unlinking};
 
-use values::{parse_bits, parse_group, parse_limit, parse_list, parse_permission, parse_umask, parse_user};
+use values::{
+    parse_bits, parse_directory, parse_group, parse_limit, parse_list, parse_permission, parse_umask, parse_unlinking,
+    parse_user,
+};
 
 use desfmt::BucketBits;
 use desstore::StoreOptions;
@@ -45,6 +48,10 @@ pub struct MountOptions {
     pub deadline: Duration,
     /// `delete=allow|deny|USER:USER...`: who may delete, beside what the modes say.
     pub delete: Permission,
+    /// `unlink=durable|journal`: when a deletion is acknowledged.
+    pub unlinking: Unlinking,
+    /// `journal=DIR`: where the journal of `unlink=journal` lies.
+    pub journal: Option<PathBuf>,
     /// `delete_limit=N/h`: how many files may be deleted in a time.
     pub delete_limit: Option<DeleteLimit>,
     /// `deny_comm=NAME:NAME...`: programs that may not list directories.
@@ -71,6 +78,8 @@ impl Default for MountOptions {
             memory_bytes: 256 << 20,
             deadline: Duration::from_secs(30),
             delete: Permission::Everyone,
+            unlinking: Unlinking::Durable,
+            journal: None,
             delete_limit: None,
             denied_programs: BTreeSet::new(),
             log: None,
@@ -119,8 +128,21 @@ fn suggestion(nearest: Option<&'static str>) -> String {
 }
 
 /// Options that take a value.
-const WITH_VALUE: [&str; 11] =
-    ["n_bits", "ttl", "uid", "gid", "umask", "memory", "deadline", "delete", "delete_limit", "deny_comm", "log"];
+const WITH_VALUE: [&str; 13] = [
+    "n_bits",
+    "ttl",
+    "uid",
+    "gid",
+    "umask",
+    "memory",
+    "deadline",
+    "delete",
+    "unlink",
+    "journal",
+    "delete_limit",
+    "deny_comm",
+    "log",
+];
 
 /// Options of ours without a value.
 const FLAGS: [&str; 8] = ["ro", "rw", "exec", "noexec", "allow_exec", "allow_other", "xattr", "strict"];
@@ -252,6 +274,8 @@ impl MountOptions {
             "deadline" => self.deadline = parse_duration(value)?,
             "delete" => self.delete = parse_permission(value)?,
             "delete_limit" => self.delete_limit = Some(parse_limit(value)?),
+            "unlink" => self.unlinking = parse_unlinking(value)?,
+            "journal" => self.journal = Some(parse_directory(value)?),
             "deny_comm" => self.denied_programs.extend(parse_list(value)?),
             "log" => self.log = Some(PathBuf::from(value)),
             other => debug_assert!(false, "{other} is listed as an option and not handled"),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use desstore::{Archive, Clock, SystemClock};
+use desstore::{Archive, Clock, Journal, SystemClock};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Role};
@@ -11,6 +11,7 @@ use crate::core::{DeletionPolicy, FileSystem, Modes};
 use crate::daemon::{self, Started};
 use crate::exit::{Failure, reason_of};
 use crate::fuse::{Session, Settings};
+use crate::journaling::Journaling;
 use crate::log_file::LogFile;
 use crate::mount::{self, Attached, Claim, Probe};
 use crate::options::MountOptions;
@@ -74,7 +75,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
             tell_nothing_to_do(config, "everything but the mount is done");
             return Ok(());
         }
-        let core = show(archive, &config.options, &clock);
+        let journaling = Journaling::start(&archive, &config.options, &clock)?;
+        let core = show(archive, &config.options, &clock, journaling.journal());
         let tally = Arc::new(Tally::new(Arc::clone(&clock)));
         let Attached { device, mount_point } = mount::attach(&config.source_text, &target, &config.options)?;
         let session =
@@ -97,6 +99,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let probe = Probe::new(&target);
         let mut upkeep = Upkeep { local, core, tally, description, supervisor, probe, clock };
         let ended = serve_until_end(session, signals, &mount_point, log.as_ref(), &mut upkeep).await;
+        journaling.finish(upkeep.clock.as_ref()).await;
         ended.map_err(|error| {
             drop(mount_point.detach());
             Failure::internal(format!("serving ended: {error}"))
@@ -107,7 +110,12 @@ fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 /// Puts the file system on top of an archive.
-fn show(archive: Arc<Archive>, options: &MountOptions, clock: &Arc<dyn Clock>) -> Arc<FileSystem> {
+fn show(
+    archive: Arc<Archive>,
+    options: &MountOptions,
+    clock: &Arc<dyn Clock>,
+    journal: Option<Arc<Journal>>,
+) -> Arc<FileSystem> {
     let modes = Modes {
         owner: options.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         group: options.group.unwrap_or_else(|| rustix::process::getegid().as_raw()),
@@ -116,7 +124,7 @@ fn show(archive: Arc<Archive>, options: &MountOptions, clock: &Arc<dyn Clock>) -
         exec: options.exec,
     };
     let policy = DeletionPolicy::new(options, host_name(), Arc::clone(clock));
-    Arc::new(FileSystem::new(archive, modes, policy))
+    Arc::new(FileSystem::new(archive, modes, policy).with_journal(journal))
 }
 
 fn settings(options: &MountOptions, tally: &Arc<Tally>) -> Settings {

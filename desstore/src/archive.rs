@@ -26,7 +26,7 @@ use std::time::Duration;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Identity};
 use desfmt::{ArchiveId, BucketBits, Date, ShardId, Timestamp, UidHasher, layout, v3};
 
-pub use check::{Checked, Finding, Verdict};
+pub use check::{CheckEvent, CheckLevel, CheckOptions, Checked, Finding, FindingKind, Sample, Verdict};
 pub use content::Details;
 pub use delete::{Deleted, Deletion, Standing};
 pub use entries::FileEntry;
@@ -41,7 +41,9 @@ use crate::error::StoreErrorKind;
 use crate::store::{Depth, ETag, ObjectStore};
 
 pub(crate) use day::{Day, DayShard};
+pub(crate) use delete::TOMBSTONES_PER_WRITE;
 pub(crate) use shard::{Index, OpenShard};
+pub(crate) use tombstones::TombstoneSet;
 
 /// How an archive is to be read.
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@ mod fixture;
 mod fold;
 pub mod gc;
 mod inventory;
+mod journal;
 mod local;
 mod location;
 mod memory;
@@ -30,8 +31,9 @@ mod store;
 pub mod values;
 
 pub use archive::{
-    Archive, ArchiveError, Checked, Deleted, Deletion, DeletionRecord, Details, ErasureReceipt, ErasureState,
-    FileEntry, Finding, Holder, ReadOptions, Role, Standing, Totals, Verdict,
+    Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Deleted, Deletion, DeletionRecord, Details,
+    ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, ReadOptions, Role, Sample, Standing, Totals,
+    Verdict,
 };
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
@@ -39,6 +41,7 @@ pub use deletions::Deletions;
 pub use error::{StoreError, StoreErrorKind};
 pub use fold::{FOLD_AGE_MIN, Folded};
 pub use inventory::{Held, Inventory, ReadManifest, State};
+pub use journal::{Journal, JournalError};
 pub use local::LocalStore;
 pub use location::{
     ConnectError, Connected, Encryption, Location, LocationError, OptionError, S3Location, StoreOptions, Surroundings,

@@ -30,6 +30,7 @@ mod source_time;
 mod spool;
 mod store_args;
 mod todo;
+pub mod verify;
 mod witness;
 
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumCheck};

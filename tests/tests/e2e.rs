@@ -27,6 +27,7 @@ mod e2e {
     mod model;
     mod mounting;
     mod names;
+    mod ordering;
     mod permitting;
     mod racing;
     mod reading;
@@ -37,4 +38,5 @@ mod e2e {
     mod sql;
     mod supervising;
     mod units;
+    mod verifying;
 }

@@ -82,7 +82,11 @@ impl FileSystem {
             reason: "unlink".to_owned(),
             ticket: None,
         };
-        match self.archive.delete(date, &file.uid, &deletion).await? {
+        let deleted = match &self.journal {
+            Some(journal) => journal.delete(date, &file.uid, &deletion).await?,
+            None => self.archive.delete(date, &file.uid, &deletion).await?,
+        };
+        match deleted {
             Deleted::Now => {
                 tracing::debug!(%date, user = caller.user, "deleted");
                 self.thinned_days.insert(date);

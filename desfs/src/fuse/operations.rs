@@ -223,7 +223,13 @@ impl Filesystem for Operations {
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        if !self.core.has_journal() {
+            return reply.error(Errno::ENOSYS);
+        }
+        let core = Arc::clone(&self.core);
+        let work = async move { core.sync().await };
+        let terms = Terms { deadline: self.settings.deadline, ..self.terms_of_change("fsyncdir", Late::Drop) };
+        self.answerer.answer_on(terms, work, move |done| acknowledge(done, reply));
     }
 
     // The kernel does these by itself when told ENOSYS: permissions by mode, a file as one piece of data.

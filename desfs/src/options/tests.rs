@@ -20,7 +20,7 @@ fn options_of_others_change_nothing() {
 fn ours_are_read() {
     let options = parse(
         "ro,exec,allow_other,xattr,strict,n_bits=12,ttl=5,uid=1000,gid=100,umask=027,memory=2G,deadline=1500ms,\
-         delete=1000:1001,delete_limit=50/m,deny_comm=updatedb+locate,log=/var/log/desfs.log,region=eu-1,path_style",
+         delete=1000:1001,unlink=journal,journal=/var/lib/j,delete_limit=50/m,deny_comm=updatedb+locate,log=/var/log/desfs.log,region=eu-1,path_style",
     );
     let mut store = StoreOptions::default();
     store.set("region", Some("eu-1")).unwrap();
@@ -39,6 +39,8 @@ fn ours_are_read() {
         memory_bytes: 2 << 30,
         deadline: Duration::from_millis(1500),
         delete: Permission::Users([1000, 1001].into()),
+        unlinking: Unlinking::Journal,
+        journal: Some(PathBuf::from("/var/lib/j")),
         delete_limit: Some(DeleteLimit { count: 50, period: Duration::from_mins(1) }),
         denied_programs: ["updatedb".to_owned(), "locate".to_owned()].into(),
         log: Some(PathBuf::from("/var/log/desfs.log")),

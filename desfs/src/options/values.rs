@@ -1,7 +1,7 @@
 //! The values of mount options. Each parser says what it wants when it does not get it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use desfmt::BucketBits;
@@ -61,6 +61,29 @@ pub(super) fn parse_umask(text: &str) -> Result<u16, String> {
         Ok(umask) if umask <= 0o777 && !text.starts_with('+') => Ok(umask),
         Ok(_) | Err(_) => Err(format!("{text:?} is not an octal number from 0 to 777")),
     }
+}
+
+/// When a deletion is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlinking {
+    /// When it is durable in the store.
+    Durable,
+    /// When it is durable in a journal on this host.
+    Journal,
+}
+
+pub(super) fn parse_unlinking(text: &str) -> Result<Unlinking, String> {
+    match text {
+        "durable" => Ok(Unlinking::Durable),
+        "journal" => Ok(Unlinking::Journal),
+        other => Err(format!("{other:?} is neither durable nor journal")),
+    }
+}
+
+/// A path that means the same wherever the process is.
+pub(super) fn parse_directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is no absolute path of a directory")) }
 }
 
 /// `allow`, `deny`, or users separated by `:` or `+`.

@@ -1,25 +1,28 @@
-//! Whether everything that a reader needs is there and can be read, short of the contents: documents, and the presence and
-//! length of shards; in an archive of the ancestor names, sidecars and indexes.
+//! Whether everything that a reader needs is there and can be read, in three depths: what manifests say against what the
+//! store lists; the index of every shard; every content.
 //!
 //! What is found is handed out one by one, and the check goes on with the next object: an operator wants all of it.
+//! Nothing is ever changed.
 
+mod days;
 mod legacy;
+mod shards;
+mod source;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
-use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest, ManifestShard};
-use desfmt::{Date, layout};
+use desfmt::{Date, ShardId, Timestamp};
 
+use crate::archive::Archive;
 use crate::archive::error::ArchiveError;
-use crate::archive::tombstones::TombstoneSet;
-use crate::archive::{Archive, DAYS_MAX};
 use crate::error::StoreErrorKind;
-use crate::store::{Depth, ObjectMeta, list_all};
-
-/// How many shards and leftovers one day may have.
-const OBJECTS_OF_A_DAY_MAX: usize = 10_000_000;
+use shards::Target;
+use throttle::Throttle;
 
 /// Something that a check came across.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +31,10 @@ pub struct Finding {
     pub object: String,
     /// What is wrong with it, or why it could not be checked.
     pub problem: String,
-    /// Which of both.
+    /// How sure that is.
     pub verdict: Verdict,
+    /// Of what kind it is.
+    pub kind: FindingKind,
 }
 
 /// How sure a finding is.
@@ -39,6 +44,99 @@ pub enum Verdict {
     Wrong,
     /// The store did not let it be checked.
     Unchecked,
+    /// It is as it may be, and worth knowing.
+    Harmless,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FindingKind {
+    /// An object that should be there is not.
+    Missing,
+    /// An object is there that no manifest knows.
+    Orphan,
+    /// An object is not the one that it should be.
+    Mismatch,
+    /// An object cannot be read or decoded, or is not what its checksums say.
+    Damaged,
+    /// The store did not answer as it should.
+    Unreachable,
+}
+
+impl FindingKind {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Orphan => "orphan",
+            Self::Mismatch => "mismatch",
+            Self::Damaged => "damaged",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// How deep a check goes; each depth includes those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum CheckLevel {
+    /// What manifests say against what the store lists. In an archive of the ancestor names, sidecars and indexes.
+    #[default]
+    Manifest,
+    /// The index of each shard, and that it is the shard that its manifest lists.
+    Index,
+    /// Every byte of each shard: every frame is decoded, every content hashed.
+    Content,
+}
+
+/// A part of the shards, picked by chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// How large a part, in millionths.
+    pub millionths: u32,
+    /// What decides which.
+    pub seed: u64,
+}
+
+/// What is to be checked, and how.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// How deep.
+    pub level: CheckLevel,
+    /// Only so many days, the newest.
+    pub newest: Option<usize>,
+    /// Only this day and later ones.
+    pub since: Option<Date>,
+    /// Only a part of the shards, below the level of manifests.
+    pub sample: Option<Sample>,
+    /// How many shards are checked at once.
+    pub jobs: NonZeroUsize,
+    /// How many bytes are read in a second, on average.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Objects that no manifest knows are findings, unless they are younger and look like those of a run under way.
+    pub orphans_older_than: Option<Duration>,
+    /// When shards were last found sound. Those that are not in here come first, then the oldest.
+    pub checked_before: HashMap<ShardId, Timestamp>,
+    /// Shards that were found sound since then are left out.
+    pub leave_out_since: Option<Timestamp>,
+    /// No shard is begun later, by the monotonic clock.
+    pub until: Option<Duration>,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self {
+            level: CheckLevel::Manifest,
+            newest: None,
+            since: None,
+            sample: None,
+            jobs: NonZeroUsize::MIN,
+            bytes_per_second: None,
+            orphans_older_than: None,
+            checked_before: HashMap::new(),
+            leave_out_since: None,
+            until: None,
+        }
+    }
 }
 
 /// What was checked.
@@ -56,156 +154,88 @@ pub struct Checked {
     pub stored_bytes: u64,
     /// Objects beside the shards that no manifest knows: left by runs that died, harmless.
     pub unlisted: u64,
+    /// Shards of which more than the presence was checked.
+    pub examined: u64,
+    /// Those of them with findings that say that something is wrong.
+    pub damaged: u64,
+    /// Shards that were to be examined and were not: time was up.
+    pub left_out: u64,
+    /// What was read of shards, in bytes.
+    pub bytes_read: u64,
     /// How many findings say that something is wrong.
     pub wrong: u64,
     /// How many findings say that something could not be checked.
     pub unchecked: u64,
 }
 
+/// What a check tells while it is under way.
+#[derive(Debug)]
+pub enum CheckEvent<'a> {
+    /// Something was found.
+    Found(&'a Finding),
+    /// A live shard is there; told at every level, before any of them is examined.
+    Listed(ShardId),
+    /// A shard was examined as deep as was asked for; true when it is sound.
+    Examined(ShardId, bool),
+}
+
 /// Where findings go.
 pub(crate) type Report<'a> = &'a mut (dyn FnMut(&Finding) + Send + Sync);
+
+/// Where all that a check tells goes.
+pub(crate) type Tell<'a> = &'a mut (dyn FnMut(CheckEvent<'_>) + Send + Sync);
 
 /// A check under way.
 struct Check<'a> {
     archive: &'a Archive,
-    report: Report<'a>,
+    options: &'a CheckOptions,
+    throttle: Throttle,
+    tell: Tell<'a>,
+    targets: Vec<Target>,
     checked: Checked,
 }
 
 impl Archive {
-    /// Checks the archive, or its newest days. Costs one listing of all shards (unless days are left out), and for each day one
-    /// request for its manifest, one listing of its shards and one of its tombstones.
+    /// Checks the archive, or its newest days, as far as manifests and listings tell. Costs one listing of all shards (unless
+    /// days are left out), and for each day two requests for its manifest, one listing of its shards and one of its
+    /// tombstones.
     pub async fn check(&self, newest: Option<usize>, report: Report<'_>) -> Checked {
-        let mut check = Check { archive: self, report, checked: Checked::default() };
+        let options = CheckOptions { newest, ..CheckOptions::default() };
+        let mut tell = |event: CheckEvent<'_>| match event {
+            CheckEvent::Found(finding) => report(finding),
+            CheckEvent::Listed(_) | CheckEvent::Examined(..) => {}
+        };
+        self.verify(&options, &mut tell).await
+    }
+
+    /// Checks the archive. Each shard that is examined is read once. Memory: a few windows of 8 MiB for each job, the index
+    /// of its shard, and 40 bytes for each shard of the archive.
+    pub async fn verify(&self, options: &CheckOptions, tell: Tell<'_>) -> Checked {
+        let throttle = Throttle::new(std::sync::Arc::clone(&self.clock), options.bytes_per_second);
+        let mut check =
+            Check { archive: self, options, throttle, tell, targets: Vec::new(), checked: Checked::default() };
         if self.legacy {
-            check.legacy(newest).await;
+            check.legacy().await;
         } else {
-            check.days(newest).await;
+            check.days().await;
+            check.examine_shards().await;
         }
         check.checked
     }
 }
 
 impl Check<'_> {
-    async fn days(&mut self, newest: Option<usize>) {
-        let store = self.archive.store.as_ref();
-        let listed = match list_all(store, layout::MANIFESTS, Depth::Direct, DAYS_MAX).await {
-            Ok(listed) => listed,
-            Err(error) => return self.fail(layout::MANIFESTS, &error.into()),
-        };
-        let manifests: Vec<(Date, &ObjectMeta)> =
-            listed.iter().filter_map(|object| Some((layout::parse_manifest(object.key.as_str())?, object))).collect();
-        let days: HashSet<Date> = manifests.iter().map(|(date, _)| *date).collect();
-        for (date, object) in self.newest(&manifests, newest) {
-            self.day(*date, object).await;
-        }
-        if self.checked.days_left_out == 0 {
-            self.days_without_manifest(&days).await;
-        }
-    }
-
-    /// The newest of something that is sorted by day; the others are counted.
-    fn newest<'d, T>(&mut self, days: &'d [T], newest: Option<usize>) -> &'d [T] {
-        let left_out = days.len().saturating_sub(newest.unwrap_or(usize::MAX));
+    /// The days that are asked for out of some that are sorted; the others are counted.
+    fn chosen<'d, T>(&mut self, days: &'d [T], date_of: impl Fn(&T) -> Date) -> &'d [T] {
+        let by_count = days.len().saturating_sub(self.options.newest.unwrap_or(usize::MAX));
+        let by_date = days.partition_point(|day| self.options.since.is_some_and(|since| date_of(day) < since));
+        let left_out = by_count.max(by_date);
         self.checked.days_left_out = u64::try_from(left_out).unwrap_or(u64::MAX);
         days.get(left_out..).unwrap_or_default()
     }
 
-    async fn day(&mut self, date: Date, object: &ObjectMeta) {
-        self.checked.days = self.checked.days.saturating_add(1);
-        match self.manifest(object).await {
-            Ok(manifest) if manifest.date != date => {
-                self.wrong(&object.key, format!("it is the manifest of {}", manifest.date));
-            }
-            Ok(manifest) => self.shards(&manifest).await,
-            Err(error) => self.fail(&object.key, &error),
-        }
-        let (store, bits) = (self.archive.store.as_ref(), self.archive.bits());
-        if let Err(error) = TombstoneSet::default().refresh(store, date, bits).await {
-            self.fail(&layout::tombstones_prefix(date), &error);
-        }
-    }
-
-    async fn manifest(&self, object: &ObjectMeta) -> Result<Manifest, ArchiveError> {
-        let fetched = self.archive.store.get(&object.key, DOCUMENT_LEN_MAX).await?;
-        document::decode(&fetched.bytes).map_err(|error| ArchiveError::damaged(&object.key, error))
-    }
-
-    /// Looks for the shards that a manifest lists: by a listing that begins after the manifest was read.
-    async fn shards(&mut self, manifest: &Manifest) {
-        let store = self.archive.store.as_ref();
-        let prefix = layout::shards_prefix(manifest.date);
-        let listed = match list_all(store, &prefix, Depth::Recursive, OBJECTS_OF_A_DAY_MAX).await {
-            Ok(listed) => listed,
-            Err(error) => return self.fail(&prefix, &error.into()),
-        };
-        let mut lens: HashMap<_, _> = listed.into_iter().map(|object| (object.key, object.len)).collect();
-        for shard in &manifest.shards {
-            self.checked.shards = self.checked.shards.saturating_add(1);
-            self.checked.files = self.checked.files.saturating_add(u64::from(shard.entries));
-            self.checked.stored_bytes = self.checked.stored_bytes.saturating_add(shard.len);
-            let found = match lens.remove(&shard.key) {
-                None if !shard.key.as_str().starts_with(&prefix) => store.head(&shard.key).await.map(|meta| meta.len),
-                None => Err(crate::StoreError::new(StoreErrorKind::NotFound, "list", &shard.key)),
-                Some(len) => Ok(len),
-            };
-            match found {
-                Ok(len) => self.shard(manifest.date, shard, len),
-                Err(error) if error.kind == StoreErrorKind::NotFound => {
-                    self.wrong(&shard.key, format!("it is missing, with {} files; restore it", shard.entries));
-                }
-                Err(error) => self.fail(&shard.key, &error.into()),
-            }
-        }
-        let known: HashSet<_> = (manifest.retired.iter().map(|object| &object.key))
-            .chain(manifest.condemned.iter().map(|object| &object.key))
-            .collect();
-        let unlisted = lens.keys().filter(|key| !known.contains(key)).count();
-        self.checked.unlisted = self.checked.unlisted.saturating_add(u64::try_from(unlisted).unwrap_or(u64::MAX));
-    }
-
-    fn shard(&mut self, date: Date, shard: &ManifestShard, len: u64) {
-        let bits = self.archive.bits();
-        if len != shard.len {
-            self.wrong(&shard.key, format!("it has {len} bytes, its manifest says {}", shard.len));
-        }
-        if shard.name(date, bits).is_none() {
-            let detail = format!("bucket {} is beyond the {} bits of the archive", shard.bucket, bits.get());
-            self.wrong(&shard.key, detail);
-        }
-    }
-
-    /// Days that are lost with their manifest: whoever packs makes the manifest before the first shard.
-    async fn days_without_manifest(&mut self, known: &HashSet<Date>) {
-        let (store, bits) = (self.archive.store.as_ref(), self.archive.bits());
-        let mut lost = HashMap::<Date, u64>::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = match store.list(layout::SHARDS, Depth::Recursive, token.as_deref()).await {
-                Ok(page) => page,
-                Err(error) => return self.fail(layout::SHARDS, &error.into()),
-            };
-            for object in &page.objects {
-                let date = layout::parse_shard(object.key.as_str(), bits).map(|name| name.group.date);
-                if let Some(date) = date.filter(|date| !known.contains(date)) {
-                    let count = lost.entry(date).or_default();
-                    *count = count.saturating_add(1);
-                }
-            }
-            token = page.next;
-            if token.is_none() {
-                break;
-            }
-        }
-        let mut lost: Vec<_> = lost.into_iter().collect();
-        lost.sort_unstable();
-        for (date, count) in lost {
-            self.wrong(&layout::manifest(date), format!("it is missing, though {count} shards are there; restore it"));
-        }
-    }
-
-    fn wrong(&mut self, object: &impl ToString, problem: String) {
-        self.find(&Finding { object: object.to_string(), problem, verdict: Verdict::Wrong });
+    fn wrong(&mut self, object: &impl ToString, kind: FindingKind, problem: String) {
+        self.find(&Finding { object: object.to_string(), problem, verdict: Verdict::Wrong, kind });
     }
 
     fn fail(&mut self, object: &(impl ToString + ?Sized), error: &ArchiveError) {
@@ -213,28 +243,35 @@ impl Check<'_> {
     }
 
     fn find(&mut self, finding: &Finding) {
-        let count = match finding.verdict {
-            Verdict::Wrong => &mut self.checked.wrong,
-            Verdict::Unchecked => &mut self.checked.unchecked,
-        };
-        *count = count.saturating_add(1);
-        (self.report)(finding);
+        match finding.verdict {
+            Verdict::Wrong => self.checked.wrong = self.checked.wrong.saturating_add(1),
+            Verdict::Unchecked => self.checked.unchecked = self.checked.unchecked.saturating_add(1),
+            Verdict::Harmless => {}
+        }
+        (self.tell)(CheckEvent::Found(finding));
     }
 }
 
 impl Finding {
     /// What an error says of an object, unless it names a better one.
     pub fn of(object: &str, error: &ArchiveError) -> Self {
-        let named = |object: &str, problem: String, verdict| Self { object: object.to_owned(), problem, verdict };
+        let named = |object: &str, problem: String, (verdict, kind)| {
+            let object = object.to_owned();
+            Self { object, problem, verdict, kind }
+        };
         match error {
             ArchiveError::Store(error) => {
                 let object = if error.key().is_empty() { object } else { error.key() };
                 named(object, with_causes(&error.kind, error), verdict_of(error.kind))
             }
-            ArchiveError::Damaged { object, source } => named(object, with_causes(source, source), Verdict::Wrong),
-            ArchiveError::Inconsistent { object, detail } => named(object, detail.clone(), Verdict::Wrong),
+            ArchiveError::Damaged { object, source } => {
+                named(object, with_causes(source, source), (Verdict::Wrong, FindingKind::Damaged))
+            }
+            ArchiveError::Inconsistent { object, detail } => {
+                named(object, detail.clone(), (Verdict::Wrong, FindingKind::Mismatch))
+            }
             ArchiveError::Gone { .. } | ArchiveError::ReadOnly { .. } | ArchiveError::Refused { .. } => {
-                named(object, error.to_string(), Verdict::Wrong)
+                named(object, error.to_string(), (Verdict::Unchecked, FindingKind::Unreachable))
             }
         }
     }
@@ -242,15 +279,16 @@ impl Finding {
 
 /// What a store's failure proves: an object that is not there or not what was asked for is wrong, a store that does not
 /// answer proves nothing.
-const fn verdict_of(kind: StoreErrorKind) -> Verdict {
+const fn verdict_of(kind: StoreErrorKind) -> (Verdict, FindingKind) {
     match kind {
-        StoreErrorKind::NotFound | StoreErrorKind::Corrupt | StoreErrorKind::Unsupported => Verdict::Wrong,
+        StoreErrorKind::NotFound => (Verdict::Wrong, FindingKind::Missing),
+        StoreErrorKind::Corrupt | StoreErrorKind::Unsupported => (Verdict::Wrong, FindingKind::Damaged),
         StoreErrorKind::AlreadyExists
         | StoreErrorKind::PreconditionFailed
         | StoreErrorKind::Denied
         | StoreErrorKind::Throttled
         | StoreErrorKind::Unavailable
-        | StoreErrorKind::Full => Verdict::Unchecked,
+        | StoreErrorKind::Full => (Verdict::Unchecked, FindingKind::Unreachable),
     }
 }
 

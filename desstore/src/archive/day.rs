@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest};
+use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest, ManifestShard};
 use desfmt::{Date, ObjectKey, ShardId, layout};
 use futures_util::future;
 
@@ -35,6 +35,21 @@ pub(crate) struct DayShard {
 }
 
 impl DayShard {
+    /// The shard that an entry of a manifest is about.
+    pub(crate) fn of(shard: &ManifestShard) -> Self {
+        Self {
+            key: shard.key.clone(),
+            id: shard.shard,
+            bucket: shard.bucket,
+            len: shard.len,
+            tail_len: shard.tail_len,
+            entries: shard.entries,
+            uid_min: shard.uid_min.clone(),
+            uid_max: shard.uid_max.clone(),
+            serials: shard.serials.clone(),
+        }
+    }
+
     /// True unless its bounds prove that it does not hold the uid.
     pub(crate) fn may_hold(&self, uid: &str) -> bool {
         self.uid_min.as_deref().is_none_or(|min| min <= uid) && self.uid_max.as_deref().is_none_or(|max| uid <= max)
@@ -247,18 +262,7 @@ impl Archive {
         }
         *newest = manifest.generation;
         drop(newest);
-        let shards = manifest.shards.iter().map(|shard| DayShard {
-            key: shard.key.clone(),
-            id: shard.shard,
-            bucket: shard.bucket,
-            len: shard.len,
-            tail_len: shard.tail_len,
-            entries: shard.entries,
-            uid_min: shard.uid_min.clone(),
-            uid_max: shard.uid_max.clone(),
-            serials: shard.serials.clone(),
-        });
-        let shards = shards.collect();
+        let shards = manifest.shards.iter().map(DayShard::of).collect();
         Ok(Some(Arc::new(Day::new(shards, set, Some((manifest, fetched.meta.etag)), began))))
     }
 

@@ -1,17 +1,23 @@
-//! The check of an archive of the ancestor.
+//! The check of an archive of the ancestor: its index is all that a shard of it says of itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use desfmt::legacy::{
     BIG_FILES_PREFIX, BigFileHash, LegacyIndex, LegacyName, LegacyNameError, Location, SIDECAR_LEN_MAX, Sidecar,
 };
-use desfmt::{Date, bucket_of};
+use desfmt::{Birth, Date, bucket_of};
 
-use super::Check;
+use super::{Check, CheckEvent, CheckLevel, FindingKind};
+use crate::archive::OpenShard;
+use crate::archive::entries::Content;
 use crate::archive::error::ArchiveError;
 use crate::archive::legacy::{OBJECTS_MAX, legacy_day_shard};
 use crate::archive::shard::Index;
 use crate::store::{Depth, ObjectMeta, list_all};
+
+/// How much of a content is read at a time.
+const READ_BYTES: u64 = 8 << 20;
 
 /// What lies in a day.
 #[derive(Default)]
@@ -21,13 +27,13 @@ struct DayObjects<'a> {
 }
 
 impl Check<'_> {
-    pub(super) async fn legacy(&mut self, newest: Option<usize>) {
+    pub(super) async fn legacy(&mut self) {
         let objects = match list_all(self.archive.store.as_ref(), "", Depth::Direct, OBJECTS_MAX).await {
             Ok(objects) => objects,
             Err(error) => return self.fail(".", &error.into()),
         };
         let days: Vec<_> = self.sort_by_day(&objects).into_iter().collect();
-        for (_, day) in self.newest(&days, newest) {
+        for (_, day) in self.chosen(&days, |(date, _)| *date) {
             self.checked.days = self.checked.days.saturating_add(1);
             for sidecar in &day.sidecars {
                 if let Err(error) = self.sidecar(sidecar).await {
@@ -64,13 +70,14 @@ impl Check<'_> {
                 misfits.len(),
                 bits.get()
             );
-            self.wrong(first, detail);
+            self.wrong(first, FindingKind::Mismatch, detail);
         }
         // A day is there by its shards.
         days.retain(|_, day| !day.shards.is_empty());
         if days.is_empty() && misfits.is_empty() {
             self.wrong(
                 &".",
+                FindingKind::Missing,
                 "nothing here is named as the ancestor names its shards, such as 20240115_3F_0000.des".into(),
             );
         }
@@ -96,7 +103,40 @@ impl Check<'_> {
                 self.fail(&object.key, &error);
             }
         }
+        if self.options.level == CheckLevel::Content {
+            let wrong_before = self.checked.wrong;
+            self.contents(&Arc::new(open)).await;
+            let is_damaged = self.checked.wrong > wrong_before;
+            self.checked.examined = self.checked.examined.saturating_add(1);
+            self.checked.damaged = self.checked.damaged.saturating_add(u64::from(is_damaged));
+            let id = legacy_day_shard(name, object, 1).id;
+            (self.tell)(CheckEvent::Examined(id, !is_damaged));
+        }
         Ok(())
+    }
+
+    /// Decodes every content. The ancestor keeps digests of big files only: of the others, what is stored plainly cannot be
+    /// proven, only read.
+    async fn contents(&mut self, open: &Arc<OpenShard>) {
+        let Index::Legacy(shard) = &open.index else { return };
+        for ordinal in 0..shard.index().ordinals() {
+            let Some(located) = shard.by_ordinal(open, Birth { serial: 1, ordinal }) else { continue };
+            let Content::Legacy(file) = &located.content else { continue };
+            let mut at = 0;
+            loop {
+                let size = located.file.len.saturating_sub(at).min(READ_BYTES);
+                self.throttle.take(size).await;
+                self.checked.bytes_read = self.checked.bytes_read.saturating_add(size);
+                if let Err(error) = self.archive.read_legacy(open, file, at, size).await {
+                    self.fail(&open.key, &error);
+                    break;
+                }
+                at = at.saturating_add(size);
+                if at >= located.file.len {
+                    break;
+                }
+            }
+        }
     }
 
     /// Uids that a lookup would not look for in this shard. Names fit several numbers of bits, uids only one.
@@ -112,7 +152,7 @@ impl Check<'_> {
                 first.uid.chars().take(64).collect::<String>(),
                 bits.get()
             );
-            self.wrong(&object.key, detail);
+            self.wrong(&object.key, FindingKind::Mismatch, detail);
         }
     }
 

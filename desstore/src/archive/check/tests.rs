@@ -1,5 +1,7 @@
 //! What a check finds, on a store in memory.
 
+mod deep;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +23,7 @@ async fn check(archive: &Archive, newest: Option<usize>) -> (Checked, Vec<Findin
 
 /// The only finding, which says that something is wrong: its object and problem.
 fn only(found: &[Finding]) -> (&str, &str) {
-    let [Finding { object, problem, verdict: Verdict::Wrong }] = found else { panic!("{found:?}") };
+    let [Finding { object, problem, verdict: Verdict::Wrong, .. }] = found else { panic!("{found:?}") };
     (object, problem)
 }
 

@@ -86,11 +86,7 @@ fn ask(doubt: Option<String>, going: Going) -> Result<(), Failure> {
     if answer.trim() == "yes" { Ok(()) } else { Err(Failure::Misuse("nothing was deleted".to_owned())) }
 }
 
-pub(crate) async fn expire(
-    opened: &Opened,
-    how: &Expiry<'_>,
-    out: &mut (dyn Write + Send),
-) -> Result<End, Failure> {
+pub(crate) async fn expire(opened: &Opened, how: &Expiry<'_>, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
     let store: Arc<dyn ObjectStore> = Arc::clone(&opened.store);
     let writer = ArchiveWriter::open(store, Arc::clone(&opened.clock), Arc::new(SystemRandom)).await?;
     let Some(writer) = writer else { return Err(Failure::Misuse("the archive has gone meanwhile".to_owned())) };
@@ -101,12 +97,12 @@ pub(crate) async fn expire(
     let days = writer.expiring(before).await?;
     let total = |of: fn(&desstore::ExpiringDay) -> u64| days.iter().map(of).sum::<u64>();
     let (shards, files, bytes) = (total(|day| day.shards), total(|day| day.files), total(|day| day.stored_bytes));
-    let mut done = 0;
+    let mut done = 0_u64;
     if !how.going.dry_run {
         ask(doubt_of_expiry(&days, opened.archive.totals().await?.files), how.going)?;
         let deletion = how.why.deletion();
         for day in &days {
-            done += writer.expire(day.date, &deletion).await?;
+            done = done.saturating_add(writer.expire(day.date, &deletion).await?);
         }
     }
     if how.json {

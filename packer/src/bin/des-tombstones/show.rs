@@ -19,8 +19,7 @@ pub(crate) async fn list(opened: &Opened, asked: &ListArgs, out: &mut (dyn Write
         Some(date) => vec![date],
         None => opened.archive.days_with_deletions().await?,
     };
-    let is_asked =
-        |date: &Date| asked.from.is_none_or(|from| *date >= from) && asked.to.is_none_or(|to| *date <= to);
+    let is_asked = |date: &Date| asked.from.is_none_or(|from| *date >= from) && asked.to.is_none_or(|to| *date <= to);
     for date in days.into_iter().filter(is_asked) {
         let mut records = Vec::new();
         let is_of_age = |at: Timestamp| {
@@ -47,7 +46,11 @@ pub(crate) async fn list(opened: &Opened, asked: &ListArgs, out: &mut (dyn Write
             };
             for (record, state) in chunk.iter().zip(states) {
                 if asked.state.is_none_or(|wanted| state == Some(wanted.state())) {
-                    writeln!(out, "{}", if asked.json { json_of(record, state).to_string() } else { line_of(record, state) })?;
+                    writeln!(
+                        out,
+                        "{}",
+                        if asked.json { json_of(record, state).to_string() } else { line_of(record, state) }
+                    )?;
                 }
             }
         }
@@ -103,26 +106,26 @@ fn plain(text: &str) -> String {
 }
 
 fn json_of(record: &DeletionRecord, state: Option<ErasureState>) -> Value {
-    let mut value = match record {
+    let (mut value, date) = match record {
         DeletionRecord::File { tombstone, folded } => {
-            let mut value = json_of_request(tombstone);
-            value["date"] = json!(tombstone.date.to_string());
-            value["uid"] = json!(tombstone.uid);
-            value["folded"] = json!(folded);
-            value
+            let value = json_of_request(tombstone);
+            (with(with(value, "uid", json!(tombstone.uid)), "folded", json!(folded)), tombstone.date)
         }
-        DeletionRecord::Shard { date, record, folded } => {
-            let mut value = json_of_shard(record);
-            value["date"] = json!(date.to_string());
-            value["folded"] = json!(folded);
-            value
-        }
-        DeletionRecord::Erased { date, uid_hash } => json!({"date": date.to_string(), "uid_hash": uid_hash}),
+        DeletionRecord::Shard { date, record, folded } => (with(json_of_shard(record), "folded", json!(folded)), *date),
+        DeletionRecord::Erased { date, uid_hash } => (json!({"uid_hash": uid_hash}), *date),
     };
     if let Some(state) = state {
-        value["state"] = json!(word(state));
+        value = with(value, "state", json!(word(state)));
     }
-    value
+    with(value, "date", json!(date.to_string()))
+}
+
+/// An object with one value more.
+fn with(mut object: Value, name: &str, value: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
+    object
 }
 
 fn json_of_request(tombstone: &Tombstone) -> Value {
@@ -158,11 +161,7 @@ const fn role(role: Role) -> &'static str {
     }
 }
 
-pub(crate) async fn status(
-    opened: &Opened,
-    asked: &StatusArgs,
-    out: &mut (dyn Write + Send),
-) -> Result<End, Failure> {
+pub(crate) async fn status(opened: &Opened, asked: &StatusArgs, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
     let uid = Uid::new(&asked.uid).map_err(|error| Failure::Misuse(format!("the uid {:?}: {error}", asked.uid)))?;
     let receipt = opened.archive.erasure(asked.day, &uid).await?;
     if asked.json {
@@ -246,8 +245,8 @@ pub(crate) async fn stats(opened: &Opened, asked: &StatsArgs, out: &mut (dyn Wri
                     DeletionRecord::Shard { record, folded, .. } => (&mut shards, Some(record.at), *folded),
                     DeletionRecord::Erased { .. } => (&mut erased, None, true),
                 };
-                *count += 1;
-                unfolded += u64::from(!folded);
+                *count = count.saturating_add(1);
+                unfolded = unfolded.saturating_add(u64::from(!folded));
                 oldest = oldest.into_iter().chain(at).min();
             })
             .await?;
