@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! des.json                                            identity of the archive
+//! des.adopt.json                                      the same, while an archive of the ancestor is adopted
+//! YYYYMMDD_HH_NNNN.des, _bigFiles/                    shards of the ancestor that were adopted where they lay
 //! manifests/YYYYMMDD.json                             live shards of a day
 //! shards/YYYYMMDD/YYYYMMDD_HH_NNNN[_RNNN].des         immutable shards
 //! tombstones/YYYYMMDD/HH.json                         folded tombstones of a group
@@ -114,6 +116,16 @@ impl fmt::Display for ShardName {
 /// The identity of the archive.
 pub fn identity() -> ObjectKey {
     ObjectKey::built("des.json".to_owned())
+}
+
+/// The identity that an archive of the ancestor will have, while it is adopted.
+pub fn adoption() -> ObjectKey {
+    ObjectKey::built("des.adopt.json".to_owned())
+}
+
+/// True for a shard of the ancestor that was adopted where it lay: of version 1 or 2, beside `des.json`.
+pub fn is_flat(key: &ObjectKey) -> bool {
+    !key.as_str().contains('/')
 }
 
 /// The prefix of all manifests.

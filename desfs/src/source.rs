@@ -150,8 +150,10 @@ fn examine(directory: &Path) -> Result<Contents, Failure> {
 
 /// What a store without a `des.json` holds. A few listings, of a page each.
 async fn survey(store: &dyn ObjectStore) -> Result<Contents, StoreError> {
+    // While it is adopted it is still the ancestor's.
+    let is_being_adopted = store.head(&layout::adoption()).await.is_ok();
     for prefix in [layout::MANIFESTS, layout::SHARDS] {
-        if !store.list(prefix, Depth::Recursive, None).await?.objects.is_empty() {
+        if !is_being_adopted && !store.list(prefix, Depth::Recursive, None).await?.objects.is_empty() {
             return Ok(Contents::Remains);
         }
     }

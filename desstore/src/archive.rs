@@ -26,6 +26,8 @@ use std::time::Duration;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Identity};
 use desfmt::{ArchiveId, BucketBits, Date, ShardId, Timestamp, UidHasher, layout, v3};
 
+pub(crate) use check::in_words;
+pub(crate) use check::prove::ProvenShard;
 pub use check::{CheckEvent, CheckLevel, CheckOptions, Checked, Finding, FindingKind, Sample, Verdict};
 pub use content::Details;
 pub use delete::{Deleted, Deletion, Standing};
@@ -42,6 +44,7 @@ use crate::store::{Depth, ETag, ObjectStore};
 
 pub(crate) use day::{Day, DayShard};
 pub(crate) use delete::TOMBSTONES_PER_WRITE;
+pub(crate) use legacy::legacy_day_shard;
 pub(crate) use shard::{Index, OpenShard};
 pub(crate) use tombstones::TombstoneSet;
 
@@ -163,6 +166,10 @@ impl Archive {
             identity,
             legacy,
         }
+    }
+
+    pub(crate) const fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
     }
 
     /// Its identity.

@@ -3,6 +3,7 @@
 //! [`ObjectStore`] is the seam to storage; [`Archive`] reads and deletes, [`ArchiveWriter`] fills. Clock and randomness are
 //! passed in as [`Clock`] and [`Randomness`].
 
+mod adopt;
 mod archive;
 mod cache;
 mod clock;
@@ -30,6 +31,7 @@ pub mod stack;
 mod store;
 pub mod values;
 
+pub use adopt::{Adopted, adopt};
 pub use archive::{
     Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Deleted, Deletion, DeletionRecord, Details,
     ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, ReadOptions, Role, Sample, Standing, Totals,
@@ -48,5 +50,7 @@ pub use location::{
 };
 pub use memory::MemoryStore;
 pub use probe::{Conditions, probe};
-pub use publish::{ArchiveWriter, BuiltShard, ExpiringDay, Outcome, Survey, Swapped, UidState};
+pub use publish::{
+    ArchiveWriter, BuiltShard, ExpiringDay, Outcome, RebuildOptions, Rebuilt, Survey, Swapped, UidState,
+};
 pub use store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt, list_all};

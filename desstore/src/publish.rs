@@ -7,6 +7,7 @@
 pub(crate) mod change;
 mod commit;
 mod expire;
+mod rebuild;
 mod survey;
 mod swap;
 pub(crate) mod upload;
@@ -19,6 +20,7 @@ use desfmt::{ArchiveId, BucketBits, Date, Group, ShardName, Uid, layout, v3};
 
 use change::Decision;
 pub use expire::ExpiringDay;
+pub use rebuild::{RebuildOptions, Rebuilt};
 pub use survey::{Survey, UidState};
 pub use swap::Swapped;
 

@@ -20,6 +20,7 @@ mod e2e {
     mod directories;
     mod ending;
     mod fstab;
+    mod journaling;
     mod killing;
     mod legacy;
     mod many_days;

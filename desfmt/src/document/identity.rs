@@ -17,12 +17,32 @@ pub struct Identity {
     layout: u32,
     n_bits: u8,
     created: Timestamp,
+    /// Absent where it is false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    adopted: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Identity {
     /// The identity of a new archive.
     pub const fn new(archive: ArchiveId, bits: BucketBits, created: Timestamp) -> Self {
-        Self { archive, layout: LAYOUT, n_bits: bits.get(), created }
+        Self { archive, layout: LAYOUT, n_bits: bits.get(), created, adopted: false }
+    }
+
+    /// The same of an archive that was the ancestor's: its manifests list shards beside `des.json`.
+    #[must_use]
+    pub const fn adopted(mut self) -> Self {
+        self.adopted = true;
+        self
+    }
+
+    /// True for an archive that was the ancestor's.
+    pub const fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     /// How many bits of a bucket number it uses.

@@ -56,8 +56,8 @@ pub enum CheckDepth {
 /// Something that a check comes across.
 #[derive(Debug)]
 pub enum Seen<'a> {
-    /// An entry that the index holds.
-    Entry(&'a Entry),
+    /// An entry that the index holds, with the digest of its content where contents are looked at.
+    Entry(&'a Entry, Option<Digest>),
     /// The content of a file is damaged. The check goes on.
     Damaged(&'a Entry, FormatError),
 }
@@ -111,7 +111,7 @@ pub(super) fn read_everything(index: &ShardIndex, object: &[u8]) -> Result<Repor
     let mut first = None;
     let mut see = |seen: Seen<'_>| match seen {
         Seen::Damaged(_, error) => drop(first.get_or_insert(error)),
-        Seen::Entry(_) => {}
+        Seen::Entry(..) => {}
     };
     let checked = check_shard(index, &mut InMemory(object), CheckDepth::Content, &mut see);
     match (first, checked) {
@@ -162,7 +162,7 @@ pub fn check_shard<S: ShardSource>(
                 return Err(FormatError::damaged("index page", format!("{:?} out of order", entry.uid)).into());
             }
             check_birth(index, page, &entry, &mut births)?;
-            see(Seen::Entry(&entry));
+            see(Seen::Entry(&entry, cold.as_ref().and_then(|cold| cold.digest(place))));
             found.entries = found.entries.saturating_add(1);
             found.content_len = found.content_len.saturating_add(entry.len);
             last_uid = Some(entry.uid);

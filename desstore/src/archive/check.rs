@@ -6,6 +6,7 @@
 
 mod days;
 mod legacy;
+pub(crate) mod prove;
 mod shards;
 mod source;
 #[cfg(test)]

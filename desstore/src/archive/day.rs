@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest, ManifestShard};
+use desfmt::legacy::LegacyName;
 use desfmt::{Date, ObjectKey, ShardId, layout};
 use futures_util::future;
 
@@ -271,15 +272,18 @@ impl Archive {
         if !keeps(Rule::MissingIsNotEmpty) {
             return Ok(None);
         }
-        let prefix = layout::shards_prefix(date);
-        let page = self.store.list(&prefix, Depth::Recursive, None).await?;
-        match page.objects.first() {
-            None => Ok(None),
-            Some(object) => {
+        let mut places = vec![(layout::shards_prefix(date), Depth::Recursive)];
+        if self.identity.is_adopted() {
+            places.push((LegacyName::day_prefix(date), Depth::Direct));
+        }
+        for (prefix, depth) in places {
+            let page = self.store.list(&prefix, depth, None).await?;
+            if let Some(object) = page.objects.first() {
                 let detail = format!("its manifest {} is missing; restore it", layout::manifest(date));
-                Err(ArchiveError::inconsistent(&object.key, detail))
+                return Err(ArchiveError::inconsistent(&object.key, detail));
             }
         }
+        Ok(None)
     }
 
     /// Forgets what is cached of a day, so that the next look goes to the store.

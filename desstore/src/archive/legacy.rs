@@ -238,6 +238,18 @@ impl Archive {
         }
     }
 
+    /// Proves that a big file of a shard has its content.
+    pub(crate) async fn prove_big_file(
+        &self,
+        shard: &ObjectKey,
+        hash: desfmt::legacy::BigFileHash,
+        len: u64,
+    ) -> Result<(), ArchiveError> {
+        let key =
+            hash.key(shard, BIG_FILES_PREFIX).map_err(|error| ArchiveError::inconsistent(shard, error.to_string()))?;
+        self.proven_big_file(&key, hash, len).await.map(drop)
+    }
+
     /// The version of a big file that is proven to have its content; hashes the whole file once.
     async fn proven_big_file(
         &self,

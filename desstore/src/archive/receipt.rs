@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use desfmt::document::{Tombstone, WholeShard};
+use desfmt::legacy::LegacyName;
 use desfmt::{Date, FormatError, Group, ObjectKey, Timestamp, Uid, layout, v3};
 
 use crate::archive::error::ArchiveError;
+use crate::archive::legacy::legacy_day_shard;
 use crate::archive::records::DeletionRecord;
 use crate::archive::{Archive, Day, DayShard, OpenShard};
 use crate::error::StoreErrorKind;
@@ -160,7 +162,8 @@ impl Archive {
             objects.insert(object.key, (Role::Unlisted, None));
         }
         if let Some((manifest, _)) = day.and_then(|day| day.manifest.as_ref()) {
-            let of_group = |key: &ObjectKey| key.as_str().starts_with(&prefix) || !is_below_shards(key);
+            let flat = LegacyName::prefix(group);
+            let of_group = |key: &ObjectKey| key.as_str().starts_with(&prefix) || key.as_str().starts_with(&flat);
             for one in manifest.condemned.iter().filter(|one| of_group(&one.key)) {
                 objects.insert(one.key.clone(), (Role::Condemned, Some(one.at)));
             }
@@ -229,6 +232,9 @@ impl Archive {
 
     /// Opens an object by what it says of itself, whatever manifests say. Two requests; nothing is kept.
     pub(crate) async fn open_object(&self, key: &ObjectKey) -> Result<(DayShard, OpenShard), ArchiveError> {
+        if layout::is_flat(key) {
+            return self.open_flat_object(key).await;
+        }
         let footer_len = u64::try_from(v3::FOOTER_LEN).unwrap_or(u64::MAX);
         let fetched = self.store.get_tail(key, footer_len).await?;
         let footer = v3::Footer::decode(&fetched.bytes).map_err(|error| ArchiveError::damaged(key, error))?;
@@ -253,8 +259,16 @@ impl Archive {
     }
 }
 
-fn is_below_shards(key: &ObjectKey) -> bool {
-    key.as_str().starts_with(layout::SHARDS)
+impl Archive {
+    /// The same for a shard of the ancestor, whose identity only its manifest knows.
+    async fn open_flat_object(&self, key: &ObjectKey) -> Result<(DayShard, OpenShard), ArchiveError> {
+        let Ok(name) = LegacyName::parse(key.as_str(), self.bits()) else {
+            return Err(ArchiveError::inconsistent(key, "it is not named as a shard of the ancestor"));
+        };
+        let shard = legacy_day_shard(&name, &self.store.head(key).await?, 1);
+        let (open, _) = self.open_legacy_shard(&shard).await?;
+        Ok((shard, open))
+    }
 }
 
 fn state_of(receipt: &ErasureReceipt) -> ErasureState {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use desfmt::{FormatError, ObjectKey, ShardId, v3};
+use desfmt::{FormatError, ObjectKey, ShardId, layout, v3};
 
 use crate::archive::error::ArchiveError;
 use crate::archive::legacy::LegacyShard;
@@ -41,8 +41,11 @@ impl Archive {
         if let Some(Cached::Shard(open)) = self.cache.get(&CacheKey::Shard(shard.id)) {
             return Ok(open);
         }
-        let (open, weight) =
-            if self.is_legacy() { self.open_legacy_shard(shard).await? } else { self.open_paged_shard(shard).await? };
+        let (open, weight) = if layout::is_flat(&shard.key) {
+            self.open_legacy_shard(shard).await?
+        } else {
+            self.open_paged_shard(shard).await?
+        };
         let open = Arc::new(open);
         self.cache.insert(CacheKey::Shard(shard.id), Cached::Shard(Arc::clone(&open)), weight);
         Ok(open)

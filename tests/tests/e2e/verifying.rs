@@ -1,10 +1,11 @@
 //! des-verify on archives with planted damage, and on those that cannot be reached.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use des_tests::{Outcome, Packed, command, golden, objects_below, run, scratch};
+use des_tests::{Corpus, Mount, Outcome, Packed, command, contents, des_pack, golden, objects_below, run, scratch};
 use serde_json::Value;
 
 fn verify(archive: &Path, words: &[&str]) -> Command {
@@ -142,4 +143,72 @@ fn a_probe_says_whether_conditions_are_honoured() {
     let packed = Packed::random(34, 5);
     let said = run(&mut verify(&packed.archive(), &["--probe"])).success();
     assert!(said.stdout.contains("honours conditional writes"), "{}", said.stdout);
+}
+
+#[test]
+fn a_manifest_made_anew_shows_what_the_lost_one_showed() {
+    let packed = Packed::random(35, 200);
+    let archive = packed.archive();
+    let mount = packed.mount("");
+    let victim = packed.corpus.files[9].clone();
+    fs::remove_file(mount.file(&victim.day, &victim.uid)).unwrap();
+    mount.unmount();
+    fs::remove_file(archive.join("manifests/20240302.json")).unwrap();
+    run(&mut verify(&archive, &["--level", "manifest"])).exits(1);
+    run(&mut verify(&archive, &["--rebuild-manifest", "20240302", "--dry-run"])).success();
+    run(&mut verify(&archive, &["--level", "manifest"])).exits(1);
+
+    run(&mut verify(&archive, &["--rebuild-manifest", "20240302"])).success();
+
+    packed.assert_shown_in(packed.mount("").path(), &[(&victim.day, &victim.uid)]);
+    run(&mut verify(&archive, &["--level", "content"])).success();
+    let again = run(&mut verify(&archive, &["--rebuild-manifest", "20240302"])).exits(1);
+    assert!(again.one_line_of_reason().contains("nothing to make anew"), "{}", again.stderr);
+}
+
+#[test]
+fn an_adopted_archive_of_the_ancestor_is_mounted_deleted_from_and_packed_into() {
+    let place = scratch();
+    let archive = place.path().join("archive");
+    run(command("cp").arg("-a").arg(golden("pack-nbits08")).arg(&archive)).success();
+    let mount = Mount::new(&archive, "n_bits=8");
+    let before = contents(mount.path());
+    let inode = |mount: &Mount, path: &Path| fs::metadata(mount.path().join(path)).unwrap().ino();
+    let numbers: Vec<_> = before.keys().map(|path| inode(&mount, path)).collect();
+    mount.unmount();
+    run(&mut verify(&archive, &["--adopt", "--dry-run"])).success();
+    assert!(!archive.join("des.json").try_exists().unwrap());
+
+    run(&mut verify(&archive, &["--adopt"])).success();
+
+    let mount = Mount::new(&archive, "");
+    assert_eq!(contents(mount.path()), before);
+    assert_eq!(before.keys().map(|path| inode(&mount, path)).collect::<Vec<_>>(), numbers);
+    let victim = before.keys().next().unwrap();
+    fs::remove_file(mount.path().join(victim)).unwrap();
+    mount.unmount();
+    run(&mut verify(&archive, &["--level", "content"])).success();
+    let mut corpus = Corpus::new(&place.path().join("source"));
+    corpus.add("20240301", "packed later", "new");
+    run(des_pack(&archive).arg("--input-json").arg(corpus.manifest("more"))).success();
+    let mount = Mount::new(&archive, "");
+    let mut expected = before.clone();
+    expected.remove(victim);
+    expected.insert("20240301/packed later".into(), b"new".to_vec());
+    assert_eq!(contents(mount.path()), expected);
+
+    let flat = archive.join(
+        fs::read_dir(golden("pack-nbits08"))
+            .unwrap()
+            .find_map(|entry| {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                name.ends_with(".des").then_some(name)
+            })
+            .unwrap(),
+    );
+    let mut bytes = fs::read(&flat).unwrap();
+    bytes[9] ^= 1;
+    write(&flat, &bytes);
+    let found = run(&mut verify(&archive, &["--level", "content"])).exits(1);
+    assert!(names_it(&found, &flat), "a flipped bit is found from now on: {}", found.stdout);
 }

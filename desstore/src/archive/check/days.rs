@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use desfmt::document::ManifestShard;
+use desfmt::legacy::LegacyName;
 use desfmt::{Date, layout, v3};
 
 use super::shards::Target;
@@ -130,31 +131,48 @@ impl Check<'_> {
 
     /// Days that are lost with their manifest: whoever packs makes the manifest before the first shard.
     async fn days_without_manifest(&mut self, known: &HashSet<Date>) {
-        let (store, bits) = (self.archive.store.as_ref(), self.archive.bits());
         let mut lost = HashMap::<Date, u64>::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = match store.list(layout::SHARDS, Depth::Recursive, token.as_deref()).await {
-                Ok(page) => page,
-                Err(error) => return self.fail(layout::SHARDS, &error.into()),
-            };
-            for object in &page.objects {
-                let date = layout::parse_shard(object.key.as_str(), bits).map(|name| name.group.date);
-                if let Some(date) = date.filter(|date| !known.contains(date)) {
-                    let count = lost.entry(date).or_default();
-                    *count = count.saturating_add(1);
-                }
-            }
-            token = page.next;
-            if token.is_none() {
-                break;
-            }
+        self.count_unlisted(layout::SHARDS, Depth::Recursive, known, &mut lost).await;
+        if self.archive.identity.is_adopted() {
+            self.count_unlisted("", Depth::Direct, known, &mut lost).await;
         }
         let mut lost: Vec<_> = lost.into_iter().collect();
         lost.sort_unstable();
         for (date, count) in lost {
             let detail = format!("it is missing, though {count} shards are there; restore it");
             self.wrong(&layout::manifest(date), FindingKind::Missing, detail);
+        }
+    }
+
+    /// Counts the shards below a prefix whose day has no manifest.
+    async fn count_unlisted(
+        &mut self,
+        prefix: &str,
+        depth: Depth,
+        known: &HashSet<Date>,
+        lost: &mut HashMap<Date, u64>,
+    ) {
+        let (store, bits) = (self.archive.store.as_ref(), self.archive.bits());
+        let date_of = |key: &str| {
+            let name = layout::parse_shard(key, bits).map(|name| name.group.date);
+            name.or_else(|| LegacyName::parse(key, bits).ok().map(|name| name.group.date))
+        };
+        let mut token: Option<String> = None;
+        loop {
+            let page = match store.list(prefix, depth, token.as_deref()).await {
+                Ok(page) => page,
+                Err(error) => return self.fail(prefix, &error.into()),
+            };
+            for object in &page.objects {
+                if let Some(date) = date_of(object.key.as_str()).filter(|date| !known.contains(date)) {
+                    let count = lost.entry(date).or_default();
+                    *count = count.saturating_add(1);
+                }
+            }
+            token = page.next;
+            if token.is_none() {
+                return;
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use desfmt::document::{Manifest, ManifestShard};
-use desfmt::{Date, ShardId, bucket_of, v3};
+use desfmt::legacy::Location;
+use desfmt::{Date, ShardId, bucket_of, layout, v3};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -17,6 +18,9 @@ use crate::archive::{Archive, DayShard, OpenShard};
 use crate::clock::{Randomness, SeededRandom};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::inventory::ReadManifest;
+
+/// How much of a shard of the ancestor is hashed at a time.
+const HASH_BYTES: u64 = 8 << 20;
 
 /// How many damaged files of a shard are named.
 const FILES_NAMED_MAX: usize = 20;
@@ -114,7 +118,7 @@ impl Examiner<'_> {
             Ok(Some(shard)) => shard,
             Ok(None) => return examined,
             Err(error) => {
-                let object = desfmt::layout::manifest(target.date).to_string();
+                let object = layout::manifest(target.date).to_string();
                 examined.findings = Some(vec![Finding::of(&object, &error)]);
                 return examined;
             }
@@ -143,6 +147,9 @@ impl Examiner<'_> {
 
     async fn shard(&self, date: Date, shard: &ManifestShard, bytes_read: &mut u64) -> Vec<Finding> {
         let archive = self.archive;
+        if layout::is_flat(&shard.key) {
+            return self.flat_shard(shard, bytes_read).await;
+        }
         self.throttle.take(shard.tail_len).await;
         *bytes_read = bytes_read.saturating_add(shard.tail_len);
         let open = match archive.open_paged_shard(&DayShard::of(shard)).await {
@@ -176,6 +183,54 @@ impl Examiner<'_> {
             }
         }
         findings
+    }
+}
+
+impl Examiner<'_> {
+    /// A shard of the ancestor that was adopted: its manifest knows the digest that it lacks itself.
+    async fn flat_shard(&self, shard: &ManifestShard, bytes_read: &mut u64) -> Vec<Finding> {
+        match self.flat_problem(shard, bytes_read).await {
+            Ok(None) => Vec::new(),
+            Ok(Some((kind, problem))) => vec![wrong(shard, kind, problem)],
+            Err(error) => vec![Finding::of(shard.key.as_str(), &error)],
+        }
+    }
+
+    async fn flat_problem(
+        &self,
+        shard: &ManifestShard,
+        bytes_read: &mut u64,
+    ) -> Result<Option<(FindingKind, String)>, ArchiveError> {
+        let archive = self.archive;
+        let (open, _) = archive.open_legacy_shard(&DayShard::of(shard)).await?;
+        let Index::Legacy(legacy) = &open.index else { return Ok(None) };
+        let index = legacy.index();
+        if u32::try_from(index.len()).ok() != Some(shard.entries) {
+            let problem = format!("it holds {} files, its manifest says {}", index.len(), shard.entries);
+            return Ok(Some((FindingKind::Mismatch, problem)));
+        }
+        if self.options.level < CheckLevel::Content {
+            return Ok(None);
+        }
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        while at < shard.len {
+            let end = at.saturating_add(HASH_BYTES).min(shard.len);
+            self.throttle.take(end.saturating_sub(at)).await;
+            hasher.update(&archive.store.get_range(&shard.key, at..end, Some(&open.etag)).await?);
+            *bytes_read = bytes_read.saturating_add(end.saturating_sub(at));
+            at = end;
+        }
+        if hasher.finalize().to_hex().as_str() != shard.blake3 {
+            return Ok(Some((FindingKind::Damaged, "its digest is not the one that its manifest lists".to_owned())));
+        }
+        for entry in index.iter() {
+            if let Location::BigFile { hash, len } = entry.location {
+                self.throttle.take(len).await;
+                archive.prove_big_file(&shard.key, hash, len).await?;
+                *bytes_read = bytes_read.saturating_add(len);
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -225,14 +280,14 @@ fn walk(
     let depth = if is_deep { v3::CheckDepth::Content } else { v3::CheckDepth::Index };
     let (mut findings, mut unnamed, mut astray) = (Vec::new(), 0_u64, None);
     let mut see = |seen: v3::Seen<'_>| match seen {
-        v3::Seen::Entry(entry) => {
+        v3::Seen::Entry(entry, _) => {
             let bucket = bucket_of(entry.uid.as_str(), bits);
             if !bucket.is_ok_and(|bucket| bucket.number() == shard.bucket) {
                 astray.get_or_insert_with(|| entry.uid.clone());
             }
         }
         v3::Seen::Damaged(entry, error) if findings.len() < FILES_NAMED_MAX => {
-            let problem = format!("the file {:?} is damaged: {error}", entry.uid);
+            let problem = format!("the file {:?} is damaged: {error}", entry.uid.as_str());
             findings.push(wrong(shard, FindingKind::Damaged, problem));
         }
         v3::Seen::Damaged(..) => unnamed = unnamed.saturating_add(1),
@@ -242,7 +297,11 @@ fn walk(
         findings.push(wrong(shard, FindingKind::Damaged, format!("{unnamed} more files are damaged")));
     }
     if let Some(uid) = astray {
-        findings.push(wrong(shard, FindingKind::Mismatch, format!("it holds {uid:?}, which belongs to another group")));
+        findings.push(wrong(
+            shard,
+            FindingKind::Mismatch,
+            format!("it holds {:?}, which belongs to another group", uid.as_str()),
+        ));
     }
     match walked {
         Ok(_) if is_deep => findings.extend(compare_digests(source, index, shard)),

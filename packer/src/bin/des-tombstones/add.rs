@@ -10,7 +10,7 @@ use desstore::{ArchiveWriter, ObjectStore, SystemRandom};
 use packer::erase::{Age, Plan, RequestError, doubt_of_expiry, read_requests};
 use serde_json::json;
 
-use crate::cli::{AddArgs, Going, Why};
+use crate::cli::{AddArgs, FoldArgs, Going, Why};
 use crate::{End, Failure, Opened};
 
 /// How many uids that are not there are named.
@@ -86,10 +86,35 @@ fn ask(doubt: Option<String>, going: Going) -> Result<(), Failure> {
     if answer.trim() == "yes" { Ok(()) } else { Err(Failure::Misuse("nothing was deleted".to_owned())) }
 }
 
-pub(crate) async fn expire(opened: &Opened, how: &Expiry<'_>, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
+async fn writer(opened: &Opened) -> Result<ArchiveWriter, Failure> {
     let store: Arc<dyn ObjectStore> = Arc::clone(&opened.store);
     let writer = ArchiveWriter::open(store, Arc::clone(&opened.clock), Arc::new(SystemRandom)).await?;
-    let Some(writer) = writer else { return Err(Failure::Misuse("the archive has gone meanwhile".to_owned())) };
+    writer.ok_or_else(|| Failure::Misuse("the archive has gone meanwhile".to_owned()))
+}
+
+/// Folds the records of each day.
+pub(crate) async fn fold(opened: &Opened, asked: &FoldArgs, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
+    let writer = writer(opened).await?;
+    let days = match asked.date {
+        Some(date) => vec![date],
+        None => opened.archive.days_with_deletions().await?,
+    };
+    let (mut taken_in, mut removed) = (0_u64, 0_u64);
+    for date in &days {
+        let folded = writer.fold(*date).await?;
+        taken_in = taken_in.saturating_add(folded.taken_in);
+        removed = removed.saturating_add(folded.removed);
+    }
+    if asked.json {
+        writeln!(out, "{}", json!({"days": days.len(), "taken_in": taken_in, "removed": removed}))?;
+    } else {
+        writeln!(out, "folded {taken_in} records of {} days, removed {removed} that were folded before", days.len())?;
+    }
+    Ok(End::Well)
+}
+
+pub(crate) async fn expire(opened: &Opened, how: &Expiry<'_>, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
+    let writer = writer(opened).await?;
     let now = opened.store.time().await.map_err(packer::PackError::from)?;
     let before = Date::of(now)
         .and_then(|today| how.age.before(today))

@@ -39,6 +39,8 @@ pub(crate) enum Task {
     Status(StatusArgs),
     /// Counts the records of deletions.
     Stats(StatsArgs),
+    /// Gathers the records of each group in one document; what was gathered ten minutes ago is removed. To be run hourly.
+    Fold(FoldArgs),
 }
 
 /// What is recorded with each deletion.
@@ -209,6 +211,17 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatsArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FoldArgs {
+    /// Only the records of this day.
+    #[arg(long, value_name = "DAY", value_parser = day_of)]
+    pub(crate) date: Option<Date>,
+
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,

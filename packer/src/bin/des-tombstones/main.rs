@@ -98,6 +98,7 @@ fn run(args: &Args) -> Result<End, Failure> {
             Task::List(asked) => show::list(&opened, asked, &mut out).await,
             Task::Status(asked) => show::status(&opened, asked, &mut out).await,
             Task::Stats(asked) => show::stats(&opened, asked, &mut out).await,
+            Task::Fold(asked) => add::fold(&opened, asked, &mut out).await,
         }?;
         out.flush()?;
         Ok(end)

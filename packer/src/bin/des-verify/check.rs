@@ -99,8 +99,10 @@ async fn open(args: &Args, store: &Arc<dyn ObjectStore>, clock: &Arc<dyn Clock>)
     if let Some(archive) = found {
         return Ok(archive);
     }
+    // While it is adopted it is still the ancestor's.
+    let is_being_adopted = store.head(&layout::adoption()).await.is_ok();
     for prefix in [layout::MANIFESTS, layout::SHARDS] {
-        if !store.list(prefix, Depth::Recursive, None).await?.objects.is_empty() {
+        if !is_being_adopted && !store.list(prefix, Depth::Recursive, None).await?.objects.is_empty() {
             let (object, detail) = (layout::identity().to_string(), "it is missing; restore it".to_owned());
             return Err(ArchiveError::Inconsistent { object, detail });
         }

@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 use desfmt::{BucketBits, Date};
 use desstore::CheckLevel;
 use desstore::values::parse_duration;
@@ -12,12 +12,14 @@ use packer::erase::day_of;
 use packer::program::LogArgs;
 use packer::{ByteSize, StoreArgs};
 
-/// Says whether an archive is sound, from its manifests to its last byte. Changes nothing.
+/// Says whether an archive is sound, from its manifests to its last byte. Changes nothing, unless told to make a lost
+/// manifest anew or to adopt an archive of the ancestor.
 ///
 /// One line for each finding, and one that sums up. Also checks archives of the ancestor. Exit codes: 0 sound; 1 damaged;
 /// 2 it could not be checked, or not all of it, or the command line is wrong (which is said so).
 #[derive(Debug, Parser)]
-#[command(name = "des-verify", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[command(name = "des-verify", version, group(ArgGroup::new("change").args(["rebuild_manifest", "adopt"])))]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
@@ -53,6 +55,27 @@ pub(crate) struct Args {
     /// Only tries whether the store honours conditional writes, by writing below probe/.
     #[arg(long, help_heading = "Instead")]
     pub(crate) probe: bool,
+
+    /// Makes the lost manifest of a day anew, from its objects. Refused where a doubt is left about what was visible.
+    #[arg(long, value_name = "DAY", value_parser = day_of, conflicts_with = "probe", help_heading = "Instead")]
+    pub(crate) rebuild_manifest: Option<Date>,
+
+    /// Leaves damaged objects out of the manifest, with the files that only they hold.
+    #[arg(long, requires = "rebuild_manifest", help_heading = "Instead")]
+    pub(crate) without_damaged: bool,
+
+    /// Where two shards hold one uid with different contents, the older one counts.
+    #[arg(long, requires = "rebuild_manifest", help_heading = "Instead")]
+    pub(crate) oldest_wins: bool,
+
+    /// Turns an archive of the ancestor into one of DES where it lies: it gets manifests and tombstones, and nothing is copied.
+    /// Needs the right --n-bits. Nobody else may write to it meanwhile.
+    #[arg(long, conflicts_with = "probe", help_heading = "Instead")]
+    pub(crate) adopt: bool,
+
+    /// Says what would be done, and writes nothing.
+    #[arg(long, requires = "change", help_heading = "Instead")]
+    pub(crate) dry_run: bool,
 
     /// How much is read in a second at most: 20M, 20M/s.
     #[arg(long, value_name = "SIZE", value_parser = parse_rate, help_heading = "How")]

@@ -1,7 +1,8 @@
-//! `des-verify`: says whether an archive is sound.
+//! `des-verify`: says whether an archive is sound, and makes a lost manifest anew, and adopts archives of the ancestor.
 
 mod check;
 mod cli;
+mod rebuild;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -40,6 +41,12 @@ fn run(args: &Args) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
         let connected = args.store.connect(Arc::clone(&clock), Arc::new(SystemRandom)).await?;
         if args.probe {
             return probe(connected.store.as_ref()).await;
+        }
+        if let Some(date) = args.rebuild_manifest {
+            return rebuild::run(args, date, connected.store, clock).await;
+        }
+        if args.adopt {
+            return rebuild::adopt(args, connected.store, clock).await;
         }
         check::run(args, connected.store, clock).await
     })
