@@ -9,12 +9,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use desfmt::v3::{
-    self, Body, BodySettings, BodyWriter, BuildError, EncodedFrame, FrameCutter, FrameEncoder, FrameSize,
-};
+use desfmt::v3::{self, Body, BodySettings, BodyWriter, BuildError, EncodedFrame, FrameCutter, FrameEncoder};
 use desfmt::{ArchiveId, Digest, Group, ShardName, Uid};
 
-use crate::compression::{Compression, ShardCodec};
+use crate::compression::{Compression, Framing, ShardCodec};
 use crate::error::PackError;
 use crate::issue::Outcome;
 use crate::limits;
@@ -34,7 +32,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) archive: ArchiveId,
     pub(crate) group: Group,
     pub(crate) compression: Compression,
-    pub(crate) frame_size: FrameSize,
+    pub(crate) framing: Framing,
     pub(crate) pool: &'a Pool,
     pub(crate) spool: &'a Spool,
 }
@@ -103,7 +101,7 @@ impl Builder<'_> {
             Some(loaded) => loaded.sample(todo.bytes_left()),
             None => sample::spread(todo)?,
         };
-        let codec = ShardCodec::choose(self.compression, self.frame_size, &sample, todo.bytes_left())?;
+        let codec = ShardCodec::choose(self.compression, self.framing, &sample, todo.bytes_left())?;
         drop(sample);
         let mut build = Build::start(self, &codec)?;
         let mut rows = todo.rows();
@@ -178,7 +176,7 @@ impl<'a> Build<'a> {
         writer.write(&header)?;
         Ok(Self {
             file,
-            cutter: FrameCutter::new(builder.frame_size),
+            cutter: FrameCutter::new(codec.frame_size),
             queue: FrameQueue::new(builder.pool, encoder),
             writer,
             contents: Contents::default(),

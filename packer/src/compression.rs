@@ -34,52 +34,130 @@ impl Compression {
     pub const LEVEL_DEFAULT: i32 = 3;
 }
 
-/// What a shard is compressed with.
+/// How much of the stream one frame gathers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// [`FrameSize::default`], or [`limits::WIDE_FRAME_BYTES`] in shards of small files that become clearly smaller by it.
+    #[default]
+    BySample,
+    /// As the user says.
+    Of(FrameSize),
+}
+
+impl Framing {
+    fn narrow(self) -> FrameSize {
+        match self {
+            Self::BySample => FrameSize::default(),
+            Self::Of(size) => size,
+        }
+    }
+
+    fn wide(self) -> Option<FrameSize> {
+        match self {
+            Self::BySample => FrameSize::new(limits::WIDE_FRAME_BYTES),
+            Self::Of(_) => None,
+        }
+    }
+}
+
+impl From<FrameSize> for Framing {
+    fn from(size: FrameSize) -> Self {
+        Self::Of(size)
+    }
+}
+
+/// How a shard is cut and compressed.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardCodec {
     pub(crate) codec: Codec,
+    pub(crate) frame_size: FrameSize,
     pub(crate) dictionary: Option<Dictionary>,
 }
 
 impl ShardCodec {
-    const fn plain(codec: Codec) -> Self {
-        Self { codec, dictionary: None }
+    const fn plain(codec: Codec, frame_size: FrameSize) -> Self {
+        Self { codec, frame_size, dictionary: None }
     }
 
     /// Chooses for a shard of so many bytes.
     pub(crate) fn choose(
         compression: Compression,
-        frame_size: FrameSize,
+        framing: Framing,
         sample: &Sample<'_>,
         shard_bytes: u64,
     ) -> Result<Self, BuildError> {
+        let narrow = framing.narrow();
         match compression.choice {
-            CodecChoice::Stored => return Ok(Self::plain(Codec::Stored)),
-            CodecChoice::Lz4 => return Ok(Self::plain(Codec::Lz4)),
+            CodecChoice::Stored => return Ok(Self::plain(Codec::Stored, narrow)),
+            CodecChoice::Lz4 => return Ok(Self::plain(Codec::Lz4, narrow)),
             CodecChoice::Auto | CodecChoice::Zstd => {}
         }
-        let frames = frames_of(&sample.judged, frame_size)?;
+        let frames = frames_of(&sample.judged, narrow)?;
         let plain_bytes = total(&frames);
         let zstd = encoded_bytes(Codec::Zstd, compression.level, None, &frames)?;
         if compression.choice == CodecChoice::Auto && plain_bytes > 0 {
             if zstd.saturating_mul(100) > plain_bytes.saturating_mul(97) {
-                return Ok(Self::plain(Codec::Stored));
+                return Ok(Self::plain(Codec::Stored, narrow));
             }
             // Where zstd gains much, lz4 never comes near it.
             let is_close = zstd.saturating_mul(100) > plain_bytes.saturating_mul(70);
             if is_close && encoded_bytes(Codec::Lz4, 0, None, &frames)?.saturating_mul(100) <= zstd.saturating_mul(102)
             {
-                return Ok(Self::plain(Codec::Lz4));
+                return Ok(Self::plain(Codec::Lz4, narrow));
             }
         }
-        let Some(dictionary) = dictionary_of(&sample.training, shard_bytes) else {
-            return Ok(Self::plain(Codec::Zstd));
+        let dictionary = dictionary_of(&sample.training, shard_bytes);
+        let judge = Judge { level: compression.level, dictionary: dictionary.as_ref(), shard_bytes };
+        let chosen = judge.weigh(&frames, zstd, 0)?;
+        let Some(wide) = framing.wide() else {
+            return Ok(chosen.codec(narrow, dictionary));
         };
-        let with = encoded_bytes(Codec::Zstd, compression.level, Some(&dictionary), &frames)?;
-        let saved = u128::from(zstd.saturating_sub(with)) * u128::from(shard_bytes) / u128::from(plain_bytes.max(1));
+        let frames = frames_of(&sample.judged, wide)?;
+        let zstd = encoded_bytes(Codec::Zstd, compression.level, None, &frames)?;
+        let wider = judge.weigh(&frames, zstd, limits::WIDE_FRAME_DICTIONARY_PERCENT)?;
+        let limit = chosen.cost.saturating_mul(100 - limits::WIDE_FRAME_GAIN_PERCENT);
+        let is_worth_it = wider.cost.saturating_mul(100) <= limit;
+        Ok(if is_worth_it { wider.codec(wide, dictionary) } else { chosen.codec(narrow, dictionary) })
+    }
+}
+
+/// Weighs ways to cut a shard by its sample.
+struct Judge<'a> {
+    level: i32,
+    dictionary: Option<&'a Dictionary>,
+    shard_bytes: u64,
+}
+
+/// What zstd makes of a shard that is cut in some way.
+struct Verdict {
+    /// Bytes that the shard is expected to take.
+    cost: u128,
+    with_dictionary: bool,
+}
+
+impl Verdict {
+    fn codec(&self, frame_size: FrameSize, dictionary: Option<Dictionary>) -> ShardCodec {
+        let dictionary = dictionary.filter(|_| self.with_dictionary);
+        ShardCodec { codec: Codec::Zstd, frame_size, dictionary }
+    }
+}
+
+impl Judge<'_> {
+    /// Decides about the dictionary for these frames of the sample, which take `plain` bytes without one. It must save so
+    /// many hundredths.
+    fn weigh(&self, frames: &[Vec<u8>], plain: u64, gain_percent: u128) -> Result<Verdict, BuildError> {
+        let sampled = u128::from(total(frames).max(1));
+        let of_shard = |bytes: u64| u128::from(bytes) * u128::from(self.shard_bytes) / sampled;
+        let without = Verdict { cost: of_shard(plain), with_dictionary: false };
+        let Some(dictionary) = self.dictionary else {
+            return Ok(without);
+        };
+        let encoded = encoded_bytes(Codec::Zstd, self.level, Some(dictionary), frames)?;
         // Its own length, twice: what a small sample promises is not always kept.
-        let cost = u128::try_from(dictionary.as_bytes().len()).unwrap_or(u128::MAX) * 2;
-        Ok(Self { codec: Codec::Zstd, dictionary: (saved > cost).then_some(dictionary) })
+        let own = u128::try_from(dictionary.as_bytes().len()).unwrap_or(u128::MAX) * 2;
+        let with = Verdict { cost: of_shard(encoded).saturating_add(own), with_dictionary: true };
+        let limit = without.cost.saturating_mul(100 - gain_percent);
+        Ok(if with.cost.saturating_mul(100) < limit { with } else { without })
     }
 }
 
@@ -166,12 +244,16 @@ mod tests {
 
     /// The codec chosen for a shard of `copies` times these files, and whether it has a dictionary.
     fn chosen(choice: CodecChoice, files: &[Vec<u8>], copies: u64) -> (Codec, bool) {
+        let codec = chosen_with(choice, FrameSize::default().into(), files, copies);
+        (codec.codec, codec.dictionary.is_some())
+    }
+
+    fn chosen_with(choice: CodecChoice, framing: Framing, files: &[Vec<u8>], copies: u64) -> ShardCodec {
         let part = |skip| files.iter().skip(skip).step_by(2).map(|file| Cow::Borrowed(file.as_slice())).collect();
         let sample = Sample { training: part(0), judged: part(1) };
         let compression = Compression { choice, level: Compression::LEVEL_DEFAULT };
         let bytes = files.iter().map(|file| u64::try_from(file.len()).unwrap()).sum::<u64>() * copies;
-        let codec = ShardCodec::choose(compression, FrameSize::default(), &sample, bytes).unwrap();
-        (codec.codec, codec.dictionary.is_some())
+        ShardCodec::choose(compression, framing, &sample, bytes).unwrap()
     }
 
     fn letters(count: u64) -> Vec<Vec<u8>> {
@@ -180,6 +262,20 @@ mod tests {
             .map(|number| {
                 let words: Vec<String> = (0..60).map(|_| format!("<w{}>", random.next() % 5_000)).collect();
                 format!("Dear customer {number}, thank you for your letter. {}", words.join(" ")).into_bytes()
+            })
+            .collect()
+    }
+
+    fn dialects(count: u64) -> Vec<Vec<u8>> {
+        let random = SeededRandom::new(9);
+        let words = |dialect: u64| {
+            (0..60).map(move |word| format!("{:x} ", (dialect * 60 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        };
+        (0..count)
+            .map(|number| {
+                let words: Vec<String> = words(number / 100).collect();
+                let pick = |_| words[usize::try_from(random.next() % 60).unwrap()].as_str();
+                (0..60).map(pick).collect::<String>().into_bytes()
             })
             .collect()
     }
@@ -208,6 +304,20 @@ mod tests {
     #[test]
     fn what_cannot_be_compressed_is_stored() {
         assert_eq!(chosen(CodecChoice::Auto, &noise(200), 100), (Codec::Stored, false));
+    }
+
+    #[test]
+    fn small_files_get_wide_frames_where_these_make_them_smaller_and_the_user_does_not_object() {
+        let wide = FrameSize::new(limits::WIDE_FRAME_BYTES).unwrap();
+        let size = |framing, files: &[Vec<u8>]| chosen_with(CodecChoice::Auto, framing, files, 1_000).frame_size;
+
+        // Each 100 files have words of their own, so that neighbours help more than any dictionary.
+        assert_eq!(size(Framing::BySample, &dialects(2_000)), wide);
+        assert_eq!(size(FrameSize::default().into(), &dialects(2_000)), FrameSize::default());
+        // Files too large for sharing a wide frame have one of their own either way.
+        let large: Vec<Vec<u8>> = dialects(2_000).chunks(100).map(<[Vec<u8>]>::concat).collect();
+        assert_eq!(size(Framing::BySample, &large), FrameSize::default());
+        assert_eq!(size(Framing::BySample, &noise(200)), FrameSize::default());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub mod verify;
 mod witness;
 
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumCheck};
-pub use compression::{CodecChoice, Compression};
+pub use compression::{CodecChoice, Compression, Framing};
 pub use error::PackError;
 pub use input::{Dating, Feed, Input, InputError, Naming, RowSink};
 pub use issue::{Issue, IssueCounts, Outcome};

@@ -15,13 +15,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use desfmt::v3::FrameSize;
 use desfmt::{BucketBits, layout};
 use desstore::{ArchiveError, ArchiveWriter, Clock, Depth, ObjectStore, Randomness};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::compression::Compression;
+use crate::compression::{Compression, Framing};
 use crate::error::PackError;
 use crate::input::Input;
 use crate::issue::IssueLog;
@@ -49,7 +48,7 @@ pub struct Config {
     /// How shards are compressed.
     pub compression: Compression,
     /// How much of the stream one frame gathers.
-    pub frame_size: FrameSize,
+    pub framing: Framing,
     /// What bounds a shard.
     pub shard_limits: ShardLimits,
     /// The number of bits of a new archive; chosen by the volume where none is given.

@@ -30,6 +30,8 @@ pub struct Report {
     pub adopted: u64,
     /// Files that the archive held already, with the same content.
     pub present: u64,
+    /// Those of them whose source is gone, so that only what the row says could be compared.
+    pub sources_gone: u64,
     /// Rows that repeat another one.
     pub repeated: u64,
     /// Files in groups that other workers pack.
@@ -64,6 +66,7 @@ pub(crate) struct Published {
     pub(crate) shards: u64,
     pub(crate) adopted: u64,
     pub(crate) present: u64,
+    pub(crate) sources_gone: u64,
 }
 
 impl Published {
@@ -74,6 +77,7 @@ impl Published {
         self.shards += other.shards;
         self.adopted += other.adopted;
         self.present += other.present;
+        self.sources_gone += other.sources_gone;
     }
 }
 
@@ -99,6 +103,7 @@ impl Report {
             shards: published.shards,
             adopted: published.adopted,
             present: published.present,
+            sources_gone: published.sources_gone,
             repeated: plan.repeated,
             of_others: plan.of_others.files,
             deleted: issues.deleted,
@@ -141,7 +146,11 @@ impl fmt::Display for Report {
                 write!(f, ", {} of them uploaded by an earlier run", self.adopted)?;
             }
             writeln!(f)?;
-            writeln!(f, "present    {}", self.present)?;
+            write!(f, "present    {}", self.present)?;
+            if self.sources_gone > 0 {
+                write!(f, ", {} of them with a source that is gone", self.sources_gone)?;
+            }
+            writeln!(f)?;
         }
         for (name, count) in [("repeated", self.repeated), ("others", self.of_others)] {
             if count > 0 {

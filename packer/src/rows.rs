@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use desfmt::{Bucket, BucketBits, Date, Group, RoutingError, Timestamp, Uid, bucket_of};
+use desfmt::{Bucket, BucketBits, Date, Digest, Group, RoutingError, Timestamp, Uid, bucket_of};
 
 use crate::checksum::Checksum;
 use crate::limits;
@@ -55,6 +55,11 @@ pub struct Row {
 pub(crate) struct EncodedRow<'a>(&'a [u8]);
 
 impl Row {
+    /// True where the row demands another content than one of this digest.
+    pub(crate) fn denies(&self, digest: &Digest) -> bool {
+        matches!(self.checksum, Some(Checksum::Blake3(expected)) if expected != *digest.as_bytes())
+    }
+
     /// Appends the row to a buffer. Fails where the uid cannot be routed.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), RoutingError> {
         let bucket = bucket_of(self.uid.as_str(), WIDEST)?;

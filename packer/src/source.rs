@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use desfmt::Digest;
 use desfmt::v3::Mtime;
+use rustix::io::Errno;
 
 pub use self::roots::{BeneathError, RootError, Roots};
 use crate::checksum::{Checksum, ChecksumCheck};
@@ -38,11 +39,7 @@ impl Source {
     /// Opens the file of a row. A symbolic link is refused, so that nobody who may write to a source directory can have
     /// other people's files packed; so is anything that is not a regular file, without waiting for it.
     pub(crate) fn open(row: &Row, sources: &Sources) -> Result<Self, Unpackable> {
-        let file = match &sources.roots {
-            Some(roots) => roots.open_file(&row.source),
-            None => roots::open_anywhere(&row.source),
-        };
-        let file = file.map_err(|error| Unpackable(error.to_string()))?;
+        let file = open_file(row, sources).map_err(|error| Unpackable(error.to_string()))?;
         let opened = file.metadata().map_err(|error| unreadable(&error))?;
         if !opened.is_file() {
             return Err(Unpackable("the source is not a regular file".to_owned()));
@@ -112,6 +109,18 @@ impl Source {
         }
         Ok(())
     }
+}
+
+fn open_file(row: &Row, sources: &Sources) -> Result<File, BeneathError> {
+    match &sources.roots {
+        Some(roots) => roots.open_file(&row.source),
+        None => roots::open_anywhere(&row.source),
+    }
+}
+
+/// True where there is no file under the name of the row's source, rather than one that cannot be read.
+pub(crate) fn is_gone(row: &Row, sources: &Sources) -> bool {
+    matches!(open_file(row, sources), Err(BeneathError::Missing | BeneathError::System(Errno::NOENT | Errno::NOTDIR)))
 }
 
 /// The digest of a file's content, without keeping any of it.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The directory of one run. Removed on drop, and by the next run if this one is killed.
 #[derive(Debug)]
 pub(crate) struct Spool {
+    root: PathBuf,
     dir: PathBuf,
     files: AtomicU64,
     _held: File,
@@ -42,7 +43,7 @@ impl Spool {
         };
         let held = open_lock(&dir.join(LOCK))?;
         held.lock()?;
-        Ok(Self { dir, files: AtomicU64::new(0), _held: held })
+        Ok(Self { root: root.to_owned(), dir, files: AtomicU64::new(0), _held: held })
     }
 
     /// A path in this run's directory that was not given out before.
@@ -64,6 +65,14 @@ impl Drop for Spool {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "spool directory stays; the next run removes it");
+        }
+        // Also of a run that was still dying when this one began.
+        let removed = open_lock(&self.root.join(LOCK)).and_then(|gate| {
+            gate.lock()?;
+            remove_dead_runs(&self.root)
+        });
+        if let Err(error) = removed {
+            tracing::debug!(spool = %self.root.display(), %error, "spools of dead runs stay");
         }
     }
 }
@@ -117,6 +126,22 @@ mod tests {
         assert!(!dead.try_exists().unwrap());
         assert_ne!(living.dir, second.dir);
         assert!(living.dir.join("0.des").try_exists().unwrap());
+    }
+
+    #[test]
+    fn a_run_that_dies_while_the_next_begins_is_removed_when_that_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let dying = root.path().join("run-7");
+        fs::create_dir(&dying).unwrap();
+        let held = open_lock(&dying.join(LOCK)).unwrap();
+        held.lock().unwrap();
+        let next = Spool::open(root.path()).unwrap();
+        assert!(dying.try_exists().unwrap());
+
+        drop(held);
+        drop(next);
+
+        assert!(!dying.try_exists().unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Some of a shard's files, to choose its codec by.
 //!
-//! The sample consists of *runs*: files that follow each other in the shard, as they will lie in frames together. One half
-//! of it is for making a dictionary, the other for judging, so that no dictionary is praised for what it knows by heart.
+//! The sample consists of *runs*: files that follow each other in the shard, as they will lie in frames together. Some of
+//! them are for making a dictionary, others for judging, so that no dictionary is praised for what it knows by heart.
 
 use std::collections::VecDeque;
 
@@ -126,22 +126,26 @@ struct Chooser {
 impl Chooser {
     fn new(shard_bytes: u64) -> Self {
         let sample = (shard_bytes / limits::SAMPLE_SHARE).clamp(limits::SAMPLE_BYTES_MIN, limits::SAMPLE_BYTES_MAX);
-        let runs = (sample / limits::SAMPLE_RUN_BYTES).max(2);
+        let runs = (sample / limits::SAMPLE_RUN_BYTES).max(limits::JUDGED_SHARE);
         Self { distance: (shard_bytes / runs).max(1), passed: 0, next_run: 0, wanted: 0, runs: 0 }
     }
 
     fn choose(&mut self, len: u64) -> Choice {
         if self.passed >= self.next_run {
             self.next_run = self.passed + self.distance;
-            self.wanted = limits::SAMPLE_RUN_BYTES;
             self.runs += 1;
+            self.wanted = if self.is_judged() { limits::JUDGED_RUN_BYTES } else { limits::SAMPLE_RUN_BYTES };
         }
         self.passed += len;
         if self.wanted == 0 {
             return Choice::Skip;
         }
         self.wanted = self.wanted.saturating_sub(len.min(limits::SAMPLE_FILE_BYTES));
-        if self.runs.is_multiple_of(2) { Choice::Judge } else { Choice::Train }
+        if self.is_judged() { Choice::Judge } else { Choice::Train }
+    }
+
+    const fn is_judged(&self) -> bool {
+        self.runs.is_multiple_of(limits::JUDGED_SHARE)
     }
 }
 

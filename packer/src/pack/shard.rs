@@ -12,7 +12,7 @@ use crate::limits;
 use crate::plan::ShardPlan;
 use crate::report::Published;
 use crate::rows::RowLog;
-use crate::source::{Unpackable, digest_of};
+use crate::source::{Unpackable, digest_of, is_gone};
 use crate::todo::Todo;
 
 /// A planned shard on its way.
@@ -47,7 +47,7 @@ impl ShardRun {
                         archive,
                         group,
                         compression: config.compression,
-                        frame_size: config.frame_size,
+                        framing: config.framing,
                         pool: &run.pool,
                         spool: &run.spool,
                     };
@@ -76,7 +76,7 @@ impl ShardRun {
                         bytes_out: shard.body.object_len(),
                         shards: 1,
                         adopted: u64::from(adopted),
-                        present: 0,
+                        ..Published::default()
                     });
                     self.run.progress.shard_done();
                     let digests = built.digests;
@@ -103,18 +103,19 @@ impl ShardRun {
         if states.iter().all(|state| *state == UidState::Absent) {
             return Ok((todo, survey));
         }
-        let (todo, present) = blocking(move || settle_known(todo, &states)).await?;
-        published.present += present;
+        let (todo, known) = blocking(move || settle_known(todo, &states)).await?;
+        published.add(known);
         Ok((todo, survey))
     }
 }
 
-/// Settles rows that are present or deleted, and counts those that are present as the source has them.
-fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, u64), PackError> {
+/// Settles rows that are present or deleted, and counts those that are present as the source has them, or had them: a source
+/// that was removed after it was packed is no failure.
+fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, Published), PackError> {
     let mut rows = todo.rows();
     let mut states = states.iter();
     let mut buffer = Vec::new();
-    let mut present = 0;
+    let mut known = Published::default();
     while let Some((position, row)) = rows.next_row(&todo)? {
         match states.next() {
             None | Some(UidState::Absent) => {}
@@ -123,10 +124,15 @@ fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, u64), Pack
                 todo.settle(position, Outcome::Deleted, &row, reason);
             }
             Some(UidState::Present { len, digest }) => match digest_of(&row, todo.sources(), &mut buffer) {
+                Err(_) if is_gone(&row, todo.sources()) && row.len == *len && !row.denies(digest) => {
+                    todo.settle_present(position, &row, *digest);
+                    known.present += 1;
+                    known.sources_gone += 1;
+                }
                 Err(Unpackable(reason)) => todo.settle(position, Outcome::Failed, &row, reason),
                 Ok(found) if found == *digest && row.len == *len => {
                     todo.settle_present(position, &row, found);
-                    present += 1;
+                    known.present += 1;
                 }
                 Ok(_) => {
                     let reason = format!("the archive holds other content of {len} bytes under this uid; it stays");
@@ -135,5 +141,5 @@ fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, u64), Pack
             },
         }
     }
-    Ok((todo, present))
+    Ok((todo, known))
 }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest};
 use desfmt::layout;
-use desfmt::v3::{FrameSize, PageNumber, ShardIndex};
+use desfmt::v3::{PageNumber, ShardIndex};
 use desstore::{
     Archive, Depth, MemoryStore, ObjectStore, Randomness, ReadOptions, SeededRandom, SystemClock, SystemRandom,
     list_all,
 };
 
-use crate::compression::{CodecChoice, Compression};
+use crate::compression::{CodecChoice, Compression, Framing};
 use crate::error::PackError;
 use crate::input::Input;
 use crate::limits;
@@ -137,7 +137,7 @@ impl World {
             input: Input::Manifest { file: Some(self.manifest()) },
             times: TimeRules::default(),
             compression: Compression { choice: CodecChoice::Auto, level: 1 },
-            frame_size: FrameSize::default(),
+            framing: Framing::BySample,
             shard_limits: ShardLimits { bytes: limits::SHARD_BYTES, entries: limits::SHARD_ENTRIES },
             bits: None,
             share: Share::ALL,

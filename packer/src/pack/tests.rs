@@ -68,7 +68,7 @@ async fn every_codec_and_frame_size_reads_back() {
             let store = testing::memory();
             let mut config = world.config();
             config.compression.choice = choice;
-            config.frame_size = FrameSize::new(frame_size).unwrap();
+            config.framing = FrameSize::new(frame_size).unwrap().into();
 
             assert!(world.pack_as(config, &store).await.unwrap().is_clean());
 
@@ -97,6 +97,41 @@ async fn other_content_under_a_known_uid_is_a_conflict_and_the_stored_one_stays(
     let mut expected = stored;
     expected.extend(second.expected().into_iter().filter(|((day, _), _)| day == "20240302"));
     assert_eq!(visible(&store).await, expected);
+}
+
+#[tokio::test]
+async fn a_source_that_is_gone_fails_only_where_the_archive_does_not_have_it() {
+    let mut world = World::new();
+    world.add("20240301", "packed", b"content");
+    world.add("20240301", "longer", b"as packed");
+    let store = testing::memory();
+    world.pack(&store).await.unwrap();
+    let stored = visible(&store).await;
+    let mut second = World::new();
+    for (uid, content) in [("packed", "CONTENT"), ("longer", "of another length"), ("absent", "lost")] {
+        second.add("20240301", uid, content.as_bytes());
+        fs::remove_file(second.source(uid)).unwrap();
+    }
+
+    let report = second.pack(&store).await.unwrap();
+
+    assert_eq!((report.present, report.sources_gone, report.failed), (1, 1, 2));
+    assert!(report.to_string().contains("present    1, 1 of them with a source that is gone"), "{report}");
+    assert_eq!(visible(&store).await, stored);
+}
+
+#[tokio::test]
+async fn a_source_that_is_there_and_cannot_be_read_is_not_gone() {
+    let mut world = World::new();
+    world.add("20240301", "a", b"content");
+    let store = testing::memory();
+    world.pack(&store).await.unwrap();
+    fs::remove_file(world.source("a")).unwrap();
+    fs::create_dir(world.source("a")).unwrap();
+
+    let report = world.pack(&store).await.unwrap();
+
+    assert_eq!((report.present, report.sources_gone, report.failed), (0, 0, 1));
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use packer::pack::Config;
 use packer::program::LogArgs;
 use packer::{
-    ByteSize, CodecChoice, Compression, Dating, Input, Naming, ShardLimits, Share, Sources, StoreArgs, TimeRules,
-    limits,
+    ByteSize, CodecChoice, Compression, Dating, Framing, Input, Naming, ShardLimits, Share, Sources, StoreArgs,
+    TimeRules, limits,
 };
 
 /// Packs files into a DES archive.
@@ -78,9 +78,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = parse_bits, help_heading = "Format")]
     n_bits: Option<BucketBits>,
 
-    /// How much content is compressed together and read at once, up to 1M; 0 puts each file into a frame of its own.
-    #[arg(long, value_name = "SIZE", default_value = "8K", value_parser = parse_frame_size, help_heading = "Format")]
-    frame_size: FrameSize,
+    /// How much content is compressed together and read at once, up to 1M; 0 puts each file into a frame of its own. If not
+    /// given 8K, or 32K for shards of small files that become clearly smaller by it.
+    #[arg(long, value_name = "SIZE", value_parser = parse_frame_size, help_heading = "Format")]
+    frame_size: Option<FrameSize>,
 
     /// 3, or 2 for the flat files of the Python ancestor.
     #[arg(long, value_name = "3|2", default_value = "3", value_parser = clap::value_parser!(u8).range(2..=3), help_heading = "Format")]
@@ -238,7 +239,7 @@ impl Args {
             input,
             times: TimeRules { zone: timezone, as_written: format == 2 },
             compression: Compression { choice, level },
-            frame_size,
+            framing: frame_size.map_or(Framing::BySample, Framing::Of),
             shard_limits: ShardLimits { bytes: max_shard_size.0, entries: limits::SHARD_ENTRIES },
             bits: n_bits,
             share: worker,

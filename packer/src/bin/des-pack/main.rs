@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use desstore::{Clock, Location, MemoryStore, ObjectStore, StoreOptions, Surroundings, SystemClock, SystemRandom};
+use desstore::{
+    Clock, LocalStore, Location, MemoryStore, ObjectStore, StoreOptions, Surroundings, SystemClock, SystemRandom,
+};
 use packer::pack::Config;
 use packer::program::{DONE, FAILED, failed, misused, runtime};
 use packer::{PackError, Progress, Report};
@@ -61,33 +63,38 @@ fn run(request: Request) -> Result<Report, PackError> {
     }
     runtime()?.block_on(async {
         let progress = Arc::new(Progress::default());
-        let store = open_store(&archive, &options, &clock, config.dry_run).await?;
+        let (store, local) = open_store(&archive, &options, &clock, config.dry_run).await?;
         let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(&clock)));
         let result = Box::pin(packer::pack::run(config, store, clock, Arc::new(SystemRandom), progress)).await;
         shown.abort();
         // Cancelled, as asked; by then the bar is gone.
         drop(shown.await);
+        // Once more: what a process left that was still dying when this one began.
+        if let Some(Err(error)) = local.map(|local| local.clean_debris()) {
+            tracing::debug!(%error, "files of dead processes stay");
+        }
         result
     })
 }
 
-/// Opens the archive's store. A dry run makes no directory: it plans against an empty archive.
+/// Opens the archive's store, and the directory behind it where it is one, which files of dead processes are taken away from.
+/// A dry run makes no directory: it plans against an empty archive.
 async fn open_store(
     archive: &Location,
     options: &StoreOptions,
     clock: &Arc<dyn Clock>,
     dry_run: bool,
-) -> Result<Arc<dyn ObjectStore>, PackError> {
+) -> Result<(Arc<dyn ObjectStore>, Option<LocalStore>), PackError> {
     let is_missing = archive.local_path().is_some_and(|path| !path.try_exists().unwrap_or(true));
     if dry_run && is_missing {
-        return Ok(Arc::new(MemoryStore::new(Arc::clone(clock))));
+        return Ok((Arc::new(MemoryStore::new(Arc::clone(clock))), None));
     }
     let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom));
     let connected = archive.create(options, &surroundings).await?;
     if let Some(local) = &connected.local {
         local.clean_debris()?;
     }
-    Ok(connected.store)
+    Ok((connected.store, connected.local))
 }
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.
