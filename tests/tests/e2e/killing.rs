@@ -39,6 +39,9 @@ fn fifty_kills_at_random_moments_lose_nothing_and_double_nothing() {
 
         run(des_pack(&archive).arg("--input-json").arg(&manifest)).success();
 
+        let spool = std::fs::read_dir(archive.join(".spool")).unwrap();
+        let left: Vec<_> = spool.map(|entry| entry.unwrap().file_name()).filter(|name| name != "lock").collect();
+        assert!(left.is_empty(), "{left:?}");
         packed.assert_shown_in(Mount::new(&archive, "").path(), &[]);
         assert_each_file_is_in_one_live_shard(&archive, 1_500);
     }
