@@ -111,6 +111,18 @@ pub struct Arguments {
     #[arg(long)]
     pub foreground: bool,
 
+    /// Only mount, and leave the connection to systemd for a `desfs --attached` that follows
+    #[arg(long, conflicts_with_all = ["foreground", "attached"], help_heading = "For systemd")]
+    pub attach: bool,
+
+    /// Serve in the foreground a mount that --attach made; its connection is standard input
+    #[arg(long, requires = "foreground", help_heading = "For systemd")]
+    pub attached: bool,
+
+    /// Where systemd listens
+    #[arg(long, env = "NOTIFY_SOCKET", hide = true)]
+    pub supervisor: Option<String>,
+
     /// Which events are logged, such as `warn` or `desfs=debug`
     #[arg(long, value_name = "FILTER", env = "DESFS_LOG", default_value = "info")]
     pub log: String,

@@ -20,6 +20,8 @@ pub struct Config {
     pub options: MountOptions,
     /// In which role.
     pub role: Role,
+    /// Where systemd listens, if it does.
+    pub supervisor: Option<String>,
     /// Whether to say what was mounted.
     pub verbose: bool,
     /// Whether to stop short of mounting.
@@ -37,6 +39,17 @@ pub enum Role {
     Background,
     /// Serves in the foreground.
     Foreground,
+    /// Only mounts; another process serves.
+    Attacher,
+    /// Serves in the foreground what an attacher mounted.
+    Attached,
+}
+
+impl Role {
+    /// True where it serves in the foreground, whoever mounted.
+    pub const fn is_foreground(self) -> bool {
+        matches!(self, Self::Foreground | Self::Attached)
+    }
 }
 
 impl Config {
@@ -48,6 +61,9 @@ impl Config {
             mount_point,
             options,
             foreground,
+            attach,
+            attached,
+            supervisor,
             log: log_filter,
             verbose,
             fake,
@@ -65,13 +81,15 @@ impl Config {
         }
         let options = MountOptions::parse(options.iter().map(String::as_str), sloppy)
             .map_err(|error| Failure::usage(error.to_string()))?;
-        let role = match (reports, foreground) {
-            (true, _) => Role::Background,
-            (false, true) => Role::Foreground,
-            (false, false) => Role::Starter,
+        let role = match (reports, foreground, attached) {
+            _ if attach => Role::Attacher,
+            (true, ..) => Role::Background,
+            (false, true, true) => Role::Attached,
+            (false, true, false) => Role::Foreground,
+            (false, false, _) => Role::Starter,
         };
         let source = Source::parse(&source_text)?;
-        Ok(Self { source_text, source, mount_point, options, role, verbose, fake, log_filter })
+        Ok(Self { source_text, source, mount_point, options, role, supervisor, verbose, fake, log_filter })
     }
 }
 

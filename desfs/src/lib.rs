@@ -11,6 +11,7 @@ pub mod core;
 pub mod daemon;
 pub mod exit;
 pub mod fuse;
+pub mod handover;
 pub mod inode;
 pub mod journaling;
 pub mod limits;

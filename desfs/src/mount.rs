@@ -95,6 +95,11 @@ fn explain(error: Errno, target: &Path) -> Failure {
 }
 
 impl MountPoint {
+    /// A mount that another process made.
+    pub fn served(target: &Path) -> Self {
+        Self(target.to_owned())
+    }
+
     /// Unmounts. Fails with EBUSY while somebody uses it.
     pub fn unmount(&self) -> io::Result<()> {
         Ok(rustix::mount::unmount(&self.0, UnmountFlags::NOFOLLOW)?)

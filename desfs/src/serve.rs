@@ -1,5 +1,6 @@
 //! One mount from its beginning to its end.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,9 +12,10 @@ use crate::core::{DeletionPolicy, FileSystem, Modes};
 use crate::daemon::{self, Started};
 use crate::exit::{Failure, reason_of};
 use crate::fuse::{Session, Settings};
+use crate::handover;
 use crate::journaling::Journaling;
 use crate::log_file::LogFile;
-use crate::mount::{self, Attached, Claim, Probe};
+use crate::mount::{self, Attached, Claim, MountPoint, Probe};
 use crate::options::MountOptions;
 use crate::signals::{Signals, serve_until_end};
 use crate::source::Opened;
@@ -42,7 +44,8 @@ pub fn run(config: &Config, arguments: impl IntoIterator<Item = std::ffi::OsStri
             }
             Ok(served.map_or_else(|failure| failure.exit_code(), |()| ExitCode::SUCCESS))
         }
-        Role::Foreground => serve(config).map(|()| ExitCode::SUCCESS),
+        Role::Foreground | Role::Attached => serve(config).map(|()| ExitCode::SUCCESS),
+        Role::Attacher => handover::give(config).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -54,8 +57,7 @@ fn say(line: &str) {
 fn serve(config: &Config) -> Result<(), Failure> {
     let log = start_logging(config)?;
     let target = mount::resolve(&config.mount_point)?;
-    let claim = mount::claim(&config.source_text, &target)?;
-    if claim == Claim::MountedAlready {
+    if config.role != Role::Attached && mount::claim(&config.source_text, &target)? == Claim::MountedAlready {
         tell_nothing_to_do(config, &format!("{} is mounted on {} already", config.source_text, target.display()));
         return Ok(());
     }
@@ -78,21 +80,23 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let journaling = Journaling::start(&archive, &config.options, &clock)?;
         let core = show(archive, &config.options, &clock, journaling.journal());
         let tally = Arc::new(Tally::new(Arc::clone(&clock)));
-        let Attached { device, mount_point } = mount::attach(&config.source_text, &target, &config.options)?;
+        let Attached { device, mount_point } = connect(config, &target)?;
         let session =
             Session::start(device, Arc::clone(&core), settings(&config.options, &tally), handle, Arc::clone(&clock));
         let session = session.map_err(|error| {
             drop(mount_point.detach());
             Failure::mount(format!("the kernel does not agree: {error}"))
         })?;
-        mount_point.widen_read_ahead();
+        if config.role != Role::Attached {
+            mount_point.widen_read_ahead();
+        }
         if config.role == Role::Background {
             daemon::leave().map_err(|error| {
                 drop(mount_point.detach());
                 Failure::system(format!("cannot go to the background: {error}"))
             })?;
         }
-        let supervisor = Supervisor::new(config.role == Role::Foreground);
+        let supervisor = Supervisor::new(config.role.is_foreground());
         supervisor.ready();
         tracing::info!(source = config.source_text, target = %target.display(), "mounted");
         let description = format!("{} on {}", config.source_text, target.display());
@@ -107,6 +111,16 @@ fn serve(config: &Config) -> Result<(), Failure> {
         tracing::info!(did = %upkeep.tally.figures(), "unmounted");
         Ok(())
     })
+}
+
+/// Mounts, or takes over what was mounted before.
+fn connect(config: &Config, target: &Path) -> Result<Attached, Failure> {
+    match config.role {
+        Role::Attached => Ok(Attached { device: handover::take()?, mount_point: MountPoint::served(target) }),
+        Role::Starter | Role::Background | Role::Foreground | Role::Attacher => {
+            mount::attach(&config.source_text, target, &config.options)
+        }
+    }
 }
 
 /// Puts the file system on top of an archive.
@@ -158,8 +172,8 @@ fn start_logging(config: &Config) -> Result<Option<LogFile>, Failure> {
             builder.with_ansi(false).with_writer(file.clone()).init();
             return Ok(Some(file));
         }
-        (None, Role::Foreground) => builder.with_writer(std::io::stderr).init(),
-        (None, Role::Background | Role::Starter) => {}
+        (None, Role::Foreground | Role::Attached) => builder.with_writer(std::io::stderr).init(),
+        (None, Role::Background | Role::Starter | Role::Attacher) => {}
     }
     Ok(None)
 }
