@@ -197,15 +197,7 @@ fn an_adopted_archive_of_the_ancestor_is_mounted_deleted_from_and_packed_into() 
     expected.insert("20240301/packed later".into(), b"new".to_vec());
     assert_eq!(contents(mount.path()), expected);
 
-    let flat = archive.join(
-        fs::read_dir(golden("pack-nbits08"))
-            .unwrap()
-            .find_map(|entry| {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                name.ends_with(".des").then_some(name)
-            })
-            .unwrap(),
-    );
+    let flat = archive.join("20240301_00_0000.des");
     let mut bytes = fs::read(&flat).unwrap();
     bytes[9] ^= 1;
     write(&flat, &bytes);
