@@ -21,7 +21,19 @@ fn programs() -> PathBuf {
     PathBuf::from(desfs().get_program()).parent().unwrap().to_owned()
 }
 
-/// The units, with those that are examples.
+/// The programs of the workspace.
+fn known_programs() -> BTreeSet<String> {
+    let mut known = BTreeSet::from(["desfs".to_owned()]);
+    for directory in ["packer/src/bin", "migrator/src/bin"].map(|path| root().join(path)) {
+        // A crate without programs has no such directory.
+        let Ok(entries) = fs::read_dir(directory) else { continue };
+        known.extend(entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()));
+    }
+    assert!(known.contains("des-pack"), "{known:?}");
+    known
+}
+
+/// The units of the programs that there are, with those that are examples.
 fn units() -> Vec<PathBuf> {
     let systemd = root().join("systemd");
     let in_directory = |directory: PathBuf| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -29,8 +41,14 @@ fn units() -> Vec<PathBuf> {
         let kind = path.extension().and_then(|kind| kind.to_str());
         matches!(kind, Some("service" | "timer" | "mount" | "automount"))
     };
-    let found: Vec<_> =
-        in_directory(systemd.clone()).chain(in_directory(systemd.join("examples"))).filter(is_unit).collect();
+    let known = known_programs();
+    let is_ready = |path: &PathBuf| {
+        let service = path.with_extension("service");
+        let text = fs::read_to_string(service).unwrap_or_default();
+        started(&text).iter().all(|(program, _)| known.contains(program))
+    };
+    let all = in_directory(systemd.clone()).chain(in_directory(systemd.join("examples")));
+    let found: Vec<_> = all.filter(is_unit).filter(is_ready).collect();
     assert!(found.len() >= 6, "{found:?}");
     found
 }
