@@ -100,6 +100,8 @@ async fn stop(mut session: Session, mount_point: &MountPoint, clock: &Arc<dyn Cl
         let mount_point_here = mount_point.clone();
         match tokio::task::spawn_blocking(move || mount_point_here.unmount()).await? {
             Ok(()) => break,
+            // Somebody else has unmounted it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && clock.monotonic() < give_up_at => {
                 tokio::select! {
                     ended = session.ended() => return ended,
