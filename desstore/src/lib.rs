@@ -27,6 +27,8 @@ mod probe;
 mod publish;
 pub mod repack;
 mod rules;
+mod s3;
+mod single_writer;
 pub mod stack;
 mod store;
 pub mod values;
@@ -34,8 +36,8 @@ pub mod values;
 pub use adopt::{Adopted, adopt};
 pub use archive::{
     Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Deleted, Deletion, DeletionRecord, Details,
-    ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, ReadOptions, Role, Sample, Standing, Totals,
-    Verdict,
+    ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, Lease, ReadOptions, Role, Sample, Standing,
+    Totals, Verdict,
 };
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
@@ -49,8 +51,10 @@ pub use location::{
     ConnectError, Connected, Encryption, Location, LocationError, OptionError, S3Location, StoreOptions, Surroundings,
 };
 pub use memory::MemoryStore;
-pub use probe::{Conditions, probe};
+pub use probe::{Conditions, demand_conditions, probe};
 pub use publish::{
     ArchiveWriter, BuiltShard, ExpiringDay, Outcome, RebuildOptions, Rebuilt, Survey, Swapped, UidState,
 };
+pub use s3::S3Store;
+pub use single_writer::SingleWriterStore;
 pub use store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt, list_all};

@@ -43,6 +43,18 @@ pub async fn probe(store: &dyn ObjectStore, random: &dyn Randomness) -> Result<C
     found
 }
 
+/// Why a store that does not honour conditions must not have several writers.
+pub(crate) const UNCONDITIONAL: &str = "the store does not honour conditional writes, so writers could overwrite each other; \
+                                        if nobody else writes to this archive, say --single-writer";
+
+/// Makes sure that a store honours conditions, for whoever is about to write to it. About 25 requests.
+pub async fn demand_conditions(store: &dyn ObjectStore, random: &dyn Randomness) -> Result<(), ArchiveError> {
+    match probe(store, random).await? {
+        Conditions::Honoured => Ok(()),
+        Conditions::CreateOnly | Conditions::Ignored => Err(ArchiveError::refused(UNCONDITIONAL)),
+    }
+}
+
 /// Removes the keys of all probes.
 pub(crate) async fn clear_probes(store: &dyn ObjectStore) -> Result<(), ArchiveError> {
     for object in list_all(store, PREFIX, Depth::Recursive, LEFT_MAX).await? {

@@ -27,7 +27,7 @@ pub use swap::Swapped;
 use crate::archive::{Archive, ArchiveError, Day, ReadOptions, read_identity};
 use crate::clock::{Clock, Randomness};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::probe::{Conditions, clear_probes, probe};
+use crate::probe::{Conditions, UNCONDITIONAL, clear_probes, probe};
 use crate::store::{ObjectStore, Payload};
 
 /// The right to change an archive. Share it by [`Arc`]; any number of them may work on one archive.
@@ -211,8 +211,7 @@ pub(crate) const fn is_unsettled(error: &StoreError) -> bool {
 ///
 /// Taking away may hit the probe of somebody else that is under way: that one then proves nothing and is made again.
 async fn prove_conditions(store: &dyn ObjectStore, random: &dyn Randomness) -> Result<Option<Identity>, ArchiveError> {
-    let reason = "the store does not honour conditional writes, so several writers could overwrite each other";
-    let mut failure = ArchiveError::refused(reason);
+    let mut failure = ArchiveError::refused(UNCONDITIONAL);
     for _ in 0..PROBES_MAX {
         let found = probe(store, random).await;
         if let Some(identity) = read_identity(store).await? {

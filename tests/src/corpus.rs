@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use desstore::{Randomness, SeededRandom, SystemRandom};
 use serde_json::json;
 
+use crate::{contents, shown_name};
+
 /// One file to pack.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
@@ -84,6 +86,27 @@ impl Corpus {
     /// What must be found in an archive, by day and uid.
     pub fn expected(&self) -> BTreeMap<(String, String), Vec<u8>> {
         self.files.iter().map(|file| ((file.day.clone(), file.uid.clone()), file.bytes.clone())).collect()
+    }
+
+    /// Asserts that a mount shows the corpus, all of it and nothing else, but for files that are gone.
+    #[track_caller]
+    pub fn assert_shown_in(&self, mount: &Path, gone: &[(&str, &str)]) {
+        let mut expected = BTreeMap::new();
+        for ((day, uid), bytes) in self.expected() {
+            if !gone.contains(&(day.as_str(), uid.as_str())) {
+                expected.insert(Path::new(&day).join(shown_name(&uid)), bytes);
+            }
+        }
+        let found = contents(mount);
+        let missing: Vec<_> = expected.keys().filter(|path| !found.contains_key(*path)).collect();
+        let surplus: Vec<_> = found.keys().filter(|path| !expected.contains_key(*path)).collect();
+        assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:?}\nnot expected: {surplus:?}");
+        let different: Vec<_> = expected.iter().filter(|(path, bytes)| found[*path] != **bytes).collect();
+        assert!(
+            different.is_empty(),
+            "wrong bytes in {:?}",
+            different.iter().map(|(path, _)| path).collect::<Vec<_>>()
+        );
     }
 }
 

@@ -15,6 +15,7 @@
 )]
 
 mod cgroup;
+mod chaos;
 mod corpus;
 mod dataset;
 mod getdents;
@@ -26,10 +27,13 @@ mod packed;
 mod place;
 mod process;
 mod program;
+mod s3_server;
+mod tls_front;
 mod tree;
 mod user;
 
 pub use cgroup::MemoryLimit;
+pub use chaos::{Asked, ChaosProxy, Fault, Kind, Rule, Script, Seen, counts};
 pub use corpus::{Corpus, SourceFile, seed};
 pub use dataset::{DataSet, mixed_files, real_files};
 pub use getdents::{Entry, list_from};
@@ -40,5 +44,7 @@ pub use packed::{Packed, objects_below};
 pub use place::{data_set, golden, mount_point, scratch, target_dir};
 pub use process::{Resident, processor_time, resident};
 pub use program::{Outcome, command, des_pack, desfs, eventually, programs_dir, run, run_within};
+pub use s3_server::{S3Place, S3Server, s3_server};
+pub use tls_front::TlsFront;
 pub use tree::{assert_programs_agree, contents, files_below};
 pub use user::{NOBODY, SOMEBODY, as_user};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::{Corpus, Mount, contents, des_pack, run, scratch, shown_name};
+use crate::{Corpus, Mount, des_pack, run, scratch};
 
 /// An archive in a directory of its own, and what was packed into it.
 #[derive(Debug)]
@@ -59,22 +59,7 @@ impl Packed {
     /// Asserts that a mount shows the corpus, all of it and nothing else, but for files that are gone.
     #[track_caller]
     pub fn assert_shown_in(&self, mount: &Path, gone: &[(&str, &str)]) {
-        let mut expected = std::collections::BTreeMap::new();
-        for ((day, uid), bytes) in self.corpus.expected() {
-            if !gone.contains(&(day.as_str(), uid.as_str())) {
-                expected.insert(Path::new(&day).join(shown_name(&uid)), bytes);
-            }
-        }
-        let found = contents(mount);
-        let missing: Vec<_> = expected.keys().filter(|path| !found.contains_key(*path)).collect();
-        let surplus: Vec<_> = found.keys().filter(|path| !expected.contains_key(*path)).collect();
-        assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:?}\nnot expected: {surplus:?}");
-        let different: Vec<_> = expected.iter().filter(|(path, bytes)| found[*path] != **bytes).collect();
-        assert!(
-            different.is_empty(),
-            "wrong bytes in {:?}",
-            different.iter().map(|(path, _)| path).collect::<Vec<_>>()
-        );
+        self.corpus.assert_shown_in(mount, gone);
     }
 }
 

@@ -124,6 +124,11 @@ impl Day {
         shards.saturating_add(tombstones).saturating_add(1_024).min(WEIGHT_MAX)
     }
 
+    /// When it was last known to be true, in monotonic time.
+    pub(crate) fn checked(&self) -> Duration {
+        Duration::from_micros(self.checked.load(Ordering::Acquire))
+    }
+
     fn is_fresh(&self, now: Duration, ttl: Duration) -> bool {
         micros(now).saturating_sub(self.checked.load(Ordering::Acquire)) < micros(ttl)
     }

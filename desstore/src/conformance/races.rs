@@ -11,10 +11,17 @@ use crate::store::{ETag, ObjectStore, Receipt};
 const RACERS: u8 = 8;
 const ROUNDS: u8 = 12;
 
+/// What a racer writes: no two the same, in no two rounds.
+fn entry(racer: u8, round: u8) -> Vec<u8> {
+    let mut entry = vec![racer; 1_000];
+    entry.push(round);
+    entry
+}
+
 /// Lets all racers write their number and gives the receipt of the only winner.
 async fn race(
     store: &Arc<dyn ObjectStore>,
-    text: &str,
+    (text, round): (&str, u8),
     replaced: Option<&ETag>,
     loss: StoreErrorKind,
 ) -> Result<(u8, Receipt), Fault> {
@@ -22,7 +29,7 @@ async fn race(
     for racer in 0..RACERS {
         let (store, key, replaced) = (Arc::clone(store), key(text)?, replaced.cloned());
         racers.spawn(async move {
-            let payload = payload(vec![racer; 1_000]);
+            let payload = payload(entry(racer, round));
             let outcome = match replaced {
                 Some(etag) => store.put_if_match(&key, &etag, payload).await,
                 None => store.put_if_absent(&key, payload).await,
@@ -45,9 +52,14 @@ async fn race(
     winner.ok_or_else(|| Fault(format!("{text}: {count} winners"), None))
 }
 
-async fn check_winner(store: &Arc<dyn ObjectStore>, text: &str, winner: u8, receipt: &Receipt) -> Checked {
+async fn check_winner(
+    store: &Arc<dyn ObjectStore>,
+    (text, round): (&str, u8),
+    winner: u8,
+    receipt: &Receipt,
+) -> Checked {
     let fetched = store.get(&key(text)?, 10_000).await?;
-    ensure!(fetched.bytes == vec![winner; 1_000], "{text}: the content is not the winner's");
+    ensure!(fetched.bytes == entry(winner, round), "{text}: the content is not the winner's");
     ensure!(fetched.meta.etag == receipt.etag, "{text}: the version is not the winner's");
     Ok(())
 }
@@ -55,8 +67,8 @@ async fn check_winner(store: &Arc<dyn ObjectStore>, text: &str, winner: u8, rece
 pub(super) async fn one_of_eight_creators_wins(ground: Ground) -> Checked {
     for round in 0..ROUNDS {
         let text = format!("races/created/{round}");
-        let (winner, receipt) = race(&ground.store, &text, None, StoreErrorKind::AlreadyExists).await?;
-        check_winner(&ground.store, &text, winner, &receipt).await?;
+        let (winner, receipt) = race(&ground.store, (&text, round), None, StoreErrorKind::AlreadyExists).await?;
+        check_winner(&ground.store, (&text, round), winner, &receipt).await?;
     }
     Ok(())
 }
@@ -64,9 +76,10 @@ pub(super) async fn one_of_eight_creators_wins(ground: Ground) -> Checked {
 pub(super) async fn one_of_eight_replacers_wins(ground: Ground) -> Checked {
     let text = "races/replaced";
     let mut etag = ground.create(text, "start").await?.etag;
-    for _ in 0..ROUNDS {
-        let (winner, receipt) = race(&ground.store, text, Some(&etag), StoreErrorKind::PreconditionFailed).await?;
-        check_winner(&ground.store, text, winner, &receipt).await?;
+    for round in 0..ROUNDS {
+        let (winner, receipt) =
+            race(&ground.store, (text, round), Some(&etag), StoreErrorKind::PreconditionFailed).await?;
+        check_winner(&ground.store, (text, round), winner, &receipt).await?;
         ensure!(receipt.etag != etag, "the version did not change");
         etag = receipt.etag;
     }

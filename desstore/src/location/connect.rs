@@ -7,6 +7,7 @@ use super::{Location, StoreOptions};
 use crate::clock::{Clock, Randomness};
 use crate::error::StoreError;
 use crate::local::LocalStore;
+use crate::s3::S3Store;
 use crate::stack;
 use crate::store::ObjectStore;
 
@@ -34,6 +35,8 @@ pub struct Connected {
     pub store: Arc<dyn ObjectStore>,
     /// The directory behind it, where it is one: it can clean up after dead processes, and links files.
     pub local: Option<LocalStore>,
+    /// The bucket behind it, where it is one: it can take back what dead processes have begun to upload.
+    pub bucket: Option<S3Store>,
 }
 
 /// A place that cannot be used.
@@ -72,7 +75,6 @@ impl Location {
         self.open(options, surroundings, LocalStore::create).await
     }
 
-    #[expect(clippy::unused_async, reason = "credentials of a bucket are looked up over the network")]
     async fn open(
         &self,
         options: &StoreOptions,
@@ -84,12 +86,13 @@ impl Location {
                 let local = open_local(path.clone(), Arc::clone(&surroundings.clock))
                     .map_err(|source| ConnectError::Store { place: self.to_string(), source })?;
                 let store = stack::around(Arc::new(local.clone()), self, options, surroundings);
-                Ok(Connected { store, local: Some(local) })
+                Ok(Connected { store, local: Some(local), bucket: None })
             }
-            Self::S3(_) => Err(ConnectError::Options {
-                place: self.to_string(),
-                reason: "S3 is not built yet; use a local directory".to_owned(),
-            }),
+            Self::S3(location) => {
+                let bucket = S3Store::connect(location, options, surroundings).await?;
+                let store = stack::around(Arc::new(bucket.clone()), self, options, surroundings);
+                Ok(Connected { store, local: None, bucket: Some(bucket) })
+            }
         }
     }
 }

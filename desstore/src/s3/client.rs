@@ -1,0 +1,163 @@
+//! From options to clients of the SDK.
+
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+
+use crate::location::{ConnectError, S3Location, StoreOptions};
+
+/// The region where a server of one's own is named and no region is.
+const REGION_DEFAULT: &str = "us-east-1";
+
+pub(super) struct Clients {
+    pub(super) client: Client,
+    pub(super) uploads: Client,
+}
+
+pub(super) async fn connect(location: &S3Location, options: &StoreOptions) -> Result<Clients, ConnectError> {
+    let refused = |reason: String| ConnectError::Options { place: location.to_string(), reason };
+    demand_encryption(options).map_err(refused)?;
+    let http = http_client(options).map_err(refused)?;
+    let loaded = loader(options, http).map_err(refused)?.load().await;
+    if loaded.region().is_none() {
+        return Err(refused(
+            "no region is known; say region=NAME (or AWS_REGION, or a profile that names one)".to_owned(),
+        ));
+    }
+    let path_style = options.path_style.unwrap_or(options.endpoint.is_some());
+    let client = |first_byte| {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(first_byte)
+            .operation_attempt_timeout(options.attempt_timeout)
+            .build();
+        let config = aws_sdk_s3::config::Builder::from(&loaded).timeout_config(timeouts).force_path_style(path_style);
+        Client::from_conf(config.build())
+    };
+    Ok(Clients { client: client(options.first_byte_timeout), uploads: client(options.attempt_timeout) })
+}
+
+fn loader(options: &StoreOptions, http: SharedHttpClient) -> Result<ConfigLoader, String> {
+    let stalls = StalledStreamProtectionConfig::enabled().grace_period(options.stall_timeout).build();
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(stalls)
+        // Several servers refuse or even damage what the SDK does of its own accord; uploads carry a sum of ours.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if let Some(endpoint) = &options.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    if let Some(profile) = &options.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(file) = &options.credentials_file {
+        std::fs::File::open(file).map_err(|error| format!("credentials_file {}: {error}", file.display()))?;
+        loader = loader.profile_files(profile_files(file));
+    }
+    Ok(match (&options.region, &options.endpoint) {
+        (Some(region), _) => loader.region(Region::new(region.clone())),
+        // Only a machine in AWS is asked for its region, and only when AWS is meant.
+        (None, Some(_)) => {
+            let environment = aws_config::environment::EnvironmentVariableRegionProvider::new();
+            let mut profile = aws_config::profile::ProfileFileRegionProvider::builder();
+            if let Some(name) = &options.profile {
+                profile = profile.profile_name(name);
+            }
+            let chain = RegionProviderChain::first_try(environment).or_else(profile.build());
+            loader.region(chain.or_else(Region::new(REGION_DEFAULT)))
+        }
+        (None, None) => loader,
+    })
+}
+
+#[expect(deprecated, reason = "the type's new home is a crate for the SDK's own use")]
+fn profile_files(credentials: &std::path::Path) -> aws_config::profile::profile_file::ProfileFiles {
+    use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+    ProfileFiles::builder()
+        .include_default_config_file(true)
+        .with_file(ProfileFileKind::Credentials, credentials)
+        .build()
+}
+
+fn http_client(options: &StoreOptions) -> Result<SharedHttpClient, String> {
+    let mut trusted = TrustStore::empty().with_native_roots(!rustls_native_certs::load_native_certs().certs.is_empty());
+    if let Some(file) = &options.ca_file {
+        let shown = file.display();
+        let pem = std::fs::read(file).map_err(|error| format!("ca_file {shown}: {error}"))?;
+        let found = rustls_native_certs::load_certs_from_paths(Some(file), None);
+        if let Some(error) = found.errors.first() {
+            return Err(format!("ca_file {shown}: {error}"));
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        if found.certs.is_empty() || found.certs.into_iter().any(|certificate| roots.add(certificate).is_err()) {
+            return Err(format!("ca_file {shown} does not hold certificates in PEM"));
+        }
+        trusted = trusted.with_pem_certificate(pem);
+    }
+    let context = TlsContext::builder().with_trust_store(trusted).build().map_err(|error| error.to_string())?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(context)
+        .build_https())
+}
+
+/// Plain HTTP shows everything to everybody on the way, so it must be asked for.
+fn demand_encryption(options: &StoreOptions) -> Result<(), String> {
+    let Some(rest) = options.endpoint.as_deref().and_then(|endpoint| endpoint.strip_prefix("http://")) else {
+        return Ok(());
+    };
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let host = match authority.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or(address),
+        None => authority.split(':').next().unwrap_or(authority),
+    };
+    let is_loopback =
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_loopback || options.insecure {
+        return Ok(());
+    }
+    Err(format!("endpoint http://{authority} is not encrypted; use https://, or say insecure if that is meant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_refused_but_to_this_machine() {
+        for (endpoint, insecure, is_accepted) in [
+            ("http://127.0.0.1:8333", false, true),
+            ("http://localhost:8333/s3", false, true),
+            ("http://[::1]:8333", false, true),
+            ("https://s3.example.org", false, true),
+            ("http://s3.example.org", true, true),
+            ("http://s3.example.org:80", false, false),
+            ("http://10.0.0.1", false, false),
+            ("http://127.0.0.1.example.org", false, false),
+        ] {
+            let mut options = StoreOptions::default();
+            options.set("endpoint", Some(endpoint)).unwrap();
+            options.insecure = insecure;
+            assert_eq!(demand_encryption(&options).is_ok(), is_accepted, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no certificate").unwrap();
+        for path in [file.path(), std::path::Path::new("/nonexistent/ca.pem")] {
+            let options = StoreOptions { ca_file: Some(path.to_owned()), ..StoreOptions::default() };
+            assert!(http_client(&options).unwrap_err().contains("ca_file"));
+        }
+    }
+}
