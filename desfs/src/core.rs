@@ -10,10 +10,11 @@ mod directory;
 mod error;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use desfmt::Date;
-use desstore::{Archive, ArchiveError, FileEntry, Journal, Totals};
+use desstore::{Archive, ArchiveError, FileEntry, Journal, Lease, Totals};
 
 pub use attributes::{Attributes, Kind, Modes};
 pub use deletion::{Caller, DeletionPolicy};
@@ -22,6 +23,9 @@ pub use error::FsError;
 
 use crate::inode::Node;
 use crate::names::{FileName, NAME_LEN_MAX, Naming};
+
+/// How long the kernel may keep that a name in the root is none of a day.
+const NO_DAY_TTL: Duration = Duration::from_hours(1);
 
 /// A mounted archive, to be shared by all requests.
 #[derive(Debug)]
@@ -95,6 +99,24 @@ impl FileSystem {
             Node::Day(date) => self.lookup_file(date, name).await.map(|file| self.file_attributes(date, &file)),
             Node::File(..) => Err(FsError::NotADirectory),
         }
+    }
+
+    /// Until when a name in a directory is good, to be taken before it is asked for; with no name, until when all are.
+    pub fn lease(&self, parent: u64, name: &[u8]) -> Option<Lease> {
+        match Node::of_number(parent) {
+            Some(Node::Day(date)) => Some(self.archive.lease(Some(date))),
+            Some(Node::Root | Node::File(..)) | None => match day_named(name) {
+                Ok(date) => Some(self.archive.lease(Some(date))),
+                Err(_) if name.is_empty() => Some(self.archive.lease(None)),
+                // What is no day's name never becomes one.
+                Err(_) => None,
+            },
+        }
+    }
+
+    /// How long the kernel may keep what was found under a lease.
+    pub fn left_of(&self, lease: Option<Lease>) -> Duration {
+        lease.map_or(NO_DAY_TTL, |lease| self.archive.left_of(lease))
     }
 
     /// The attributes of an inode.

@@ -213,12 +213,6 @@ impl MountOptions {
         Ok(options)
     }
 
-    /// How long the kernel may keep a name, and the daemon what it knows of a day. Both together are `ttl`: a name that the
-    /// kernel learns at the last moment of the one is kept for the other.
-    pub fn name_ttl(&self) -> Duration {
-        self.ttl / 2
-    }
-
     fn apply(&mut self, option: &str) -> Result<(), OptionError> {
         if IGNORED.contains(&option) || IGNORED_PREFIXES.iter().any(|prefix| option.starts_with(prefix)) {
             return Ok(());

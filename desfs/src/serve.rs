@@ -143,7 +143,6 @@ fn show(
 
 fn settings(options: &MountOptions, tally: &Arc<Tally>) -> Settings {
     Settings {
-        name_ttl: options.name_ttl(),
         deadline: options.deadline,
         strict: options.strict,
         xattr: options.xattr,

@@ -71,11 +71,8 @@ impl Source {
         let random = Arc::new(SystemRandom);
         let surroundings = Surroundings::new(Arc::clone(&clock), Arc::<SystemRandom>::clone(&random));
         let connected = self.0.connect(&options.store, &surroundings).await.map_err(|error| self.refused(&error))?;
-        let read = ReadOptions {
-            ttl: options.name_ttl(),
-            memory_bytes: options.memory_bytes,
-            store_is_near: self.0.is_local(),
-        };
+        let read =
+            ReadOptions { ttl: options.ttl, memory_bytes: options.memory_bytes, store_is_near: self.0.is_local() };
         let (store, local) = (connected.store, connected.local);
         let unusable = |error: ArchiveError| OpenError { failure: self.failed(&reason_of(&error)), error: Some(error) };
         let archive = if known == Some(Contents::Legacy) {

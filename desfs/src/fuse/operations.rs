@@ -63,12 +63,15 @@ impl Filesystem for Operations {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (core, name) = (Arc::clone(&self.core), name.as_bytes().to_vec());
-        let ttl = self.settings.name_ttl;
-        self.answerer.answer("lookup", async move { core.lookup(parent.0, &name).await }, move |found| match found {
-            Ok(attributes) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &file_attr(&attributes), GENERATION),
-            // Inode 0 with a time to live: the kernel remembers that there is no such name.
-            Err(FsError::NoEntry) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &NO_ENTRY, GENERATION),
-            Err(error) => reply.error(errno(&error)),
+        let (known, lease) = (Arc::clone(&core), core.lease(parent.0, &name));
+        self.answerer.answer("lookup", async move { core.lookup(parent.0, &name).await }, move |found| {
+            let ttl = known.left_of(lease);
+            match found {
+                Ok(attributes) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &file_attr(&attributes), GENERATION),
+                // Inode 0 with a time to live: the kernel remembers that there is no such name.
+                Err(FsError::NoEntry) => reply.entry_with_ttls(&ATTRIBUTES_TTL, &ttl, &NO_ENTRY, GENERATION),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
@@ -136,10 +139,11 @@ impl Filesystem for Operations {
 
     fn readdirplus(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let core = Arc::clone(&self.core);
-        let ttl = self.settings.name_ttl;
+        let (known, lease) = (Arc::clone(&core), core.lease(inode.0, b""));
         let work = async move { core.list(inode.0, offset, ENTRIES_PER_PAGE_PLUS).await };
         self.answerer.answer("readdirplus", work, move |entries| match entries {
             Ok(entries) => {
+                let ttl = known.left_of(lease);
                 for entry in &entries {
                     let attributes = file_attr(&entry.attributes);
                     let cookie = entry.cookie.number();

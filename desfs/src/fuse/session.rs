@@ -22,8 +22,6 @@ use crate::tally::Tally;
 /// What depends on mount options.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long the kernel may keep names, found or missing.
-    pub name_ttl: Duration,
     /// How long a request may wait.
     pub deadline: Duration,
     /// Whether opening is asked for.
