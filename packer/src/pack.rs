@@ -61,12 +61,28 @@ pub struct Config {
     pub dry_run: bool,
     /// Where rows are sorted and shards are built. On the disk of a local archive, publishing is a link.
     pub spool: PathBuf,
+    /// How much content the shards in hand may have together; a single larger shard is built alone.
+    pub spool_bytes: Option<u64>,
     /// Where every row that was left out is told, with the summary.
     pub report: Option<PathBuf>,
     /// Where sources are read from.
     pub sources: Sources,
     /// Who must know what became of every row.
     pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl Config {
+    /// How much content the shards in hand may have, in MiB.
+    fn space_mib(&self) -> u32 {
+        let most = u64::try_from(Semaphore::MAX_PERMITS).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+        let mib = self.spool_bytes.map_or(most, |bytes| bytes.div_ceil(1 << 20));
+        u32::try_from(mib.clamp(1, most)).unwrap_or(u32::MAX)
+    }
+
+    /// How much of that a shard needs.
+    fn space_for(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).min(self.space_mib())
+    }
 }
 
 /// What all parts of a run share.
@@ -81,6 +97,8 @@ pub(crate) struct Run {
     jobs: Semaphore,
     /// Entries of shards under way, in thousands.
     entries: Semaphore,
+    /// Content of shards under way, in MiB.
+    space: Semaphore,
 }
 
 /// Packs. On an error, what was published before it stays; running again goes on from there.
@@ -197,7 +215,8 @@ impl Run {
         let pool = Pool::new(config.jobs).map_err(|error| PackError::Died { source: Box::new(error) })?;
         let jobs = Semaphore::new(config.jobs.get());
         let entries = Semaphore::new(usize::try_from(entry_permits(limits::ENTRIES_IN_FLIGHT)).unwrap_or(usize::MAX));
-        Ok(Self { config, spool, pool, issues: Arc::new(issues), progress, jobs, entries })
+        let space = Semaphore::new(usize::try_from(config.space_mib()).unwrap_or(usize::MAX));
+        Ok(Self { config, spool, pool, issues: Arc::new(issues), progress, jobs, entries, space })
     }
 
     /// Sorts and plans; blocks.

@@ -1,5 +1,6 @@
 //! Reads the files that are to be packed, and refuses those that are not what their row says or that change meanwhile.
 
+mod buckets;
 mod roots;
 
 use std::fs::{File, Metadata};
@@ -7,10 +8,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use desfmt::Digest;
 use desfmt::v3::Mtime;
+use desfmt::{Digest, Timestamp};
 use rustix::io::Errno;
 
+pub use self::buckets::Buckets;
+pub(crate) use self::buckets::SCHEME;
 pub use self::roots::{BeneathError, RootError, Roots};
 use crate::checksum::{Checksum, ChecksumCheck};
 use crate::limits;
@@ -25,6 +28,8 @@ pub(crate) struct Unpackable(pub(crate) String);
 pub struct Sources {
     /// Files may be opened beneath these only; anywhere where there are none.
     pub roots: Option<Arc<Roots>>,
+    /// How `s3://` sources are reached; they are refused where there is no way.
+    pub buckets: Option<Arc<Buckets>>,
 }
 
 /// An open source file.
@@ -32,6 +37,8 @@ pub struct Sources {
 pub(crate) struct Source {
     file: File,
     opened: Metadata,
+    /// When an object was written, where the file is a copy of one.
+    written: Option<Timestamp>,
     checksum: Option<Checksum>,
 }
 
@@ -39,7 +46,15 @@ impl Source {
     /// Opens the file of a row. A symbolic link is refused, so that nobody who may write to a source directory can have
     /// other people's files packed; so is anything that is not a regular file, without waiting for it.
     pub(crate) fn open(row: &Row, sources: &Sources) -> Result<Self, Unpackable> {
-        let file = open_file(row, sources).map_err(|error| Unpackable(error.to_string()))?;
+        let (file, written) = if is_in_bucket(row) {
+            let buckets = sources.buckets.as_ref();
+            let buckets = buckets.ok_or_else(|| Unpackable("sources in buckets cannot be read here".to_owned()))?;
+            let unreadable = |reason| Unpackable(format!("the source cannot be read: {reason}"));
+            let fetched = buckets.open(&row.source).map_err(unreadable)?;
+            (fetched.file, Some(fetched.modified))
+        } else {
+            (open_file(row, sources).map_err(|error| Unpackable(error.to_string()))?, None)
+        };
         let opened = file.metadata().map_err(|error| unreadable(&error))?;
         if !opened.is_file() {
             return Err(Unpackable("the source is not a regular file".to_owned()));
@@ -47,11 +62,14 @@ impl Source {
         if opened.len() != row.len {
             return Err(Unpackable(format!("the source has {} bytes, its row says {}", opened.len(), row.len)));
         }
-        Ok(Self { file, opened, checksum: row.checksum })
+        Ok(Self { file, opened, written, checksum: row.checksum })
     }
 
     /// When it was last changed.
     pub(crate) fn mtime(&self) -> Mtime {
+        if let Some(written) = self.written {
+            return Mtime { seconds: written.seconds(), nanos: 0 };
+        }
         Mtime { seconds: self.opened.mtime(), nanos: u32::try_from(self.opened.mtime_nsec()).unwrap_or(0) }
     }
 
@@ -118,9 +136,18 @@ fn open_file(row: &Row, sources: &Sources) -> Result<File, BeneathError> {
     }
 }
 
+fn is_in_bucket(row: &Row) -> bool {
+    row.source.as_os_str().as_encoded_bytes().starts_with(SCHEME.as_bytes())
+}
+
 /// True where there is no file under the name of the row's source, rather than one that cannot be read.
 pub(crate) fn is_gone(row: &Row, sources: &Sources) -> bool {
-    matches!(open_file(row, sources), Err(BeneathError::Missing | BeneathError::System(Errno::NOENT | Errno::NOTDIR)))
+    // Whether an object is gone or cannot be reached now is not told apart.
+    !is_in_bucket(row)
+        && matches!(
+            open_file(row, sources),
+            Err(BeneathError::Missing | BeneathError::System(Errno::NOENT | Errno::NOTDIR))
+        )
 }
 
 /// The digest of a file's content, without keeping any of it.

@@ -6,12 +6,17 @@
 //! SPOOL/run-N/...     whatever the run needs
 //! ```
 //!
-//! A run that finds another's directory without a holder removes it, so nothing is left over for ever.
+//! A run that finds another's directory without a holder removes it, so nothing is left over for ever, save notes of uploads
+//! that were begun: they stay until the uploads were taken back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use desstore::S3Store;
+
+use crate::error::PackError;
 
 /// The directory of one run. Removed on drop, and by the next run if this one is killed.
 #[derive(Debug)]
@@ -24,6 +29,9 @@ pub(crate) struct Spool {
 
 const LOCK: &str = "lock";
 const RUN_PREFIX: &str = "run-";
+
+/// The ending of notes of uploads.
+const UPLOAD_NOTE: &str = S3Store::NOTE;
 
 impl Spool {
     /// Creates a directory for this run below `root` and removes those of dead runs.
@@ -92,13 +100,60 @@ fn remove_dead_runs(root: &Path) -> io::Result<()> {
         match open_lock(&entry.path().join(LOCK)) {
             Ok(lock) if lock.try_lock().is_ok() => {
                 tracing::info!(dir = %entry.path().display(), "removing the spool of a run that died");
-                gone_is_fine(fs::remove_dir_all(entry.path()))?;
+                gone_is_fine(remove_dead_run(&entry.path()))?;
             }
             Ok(_) => {}
             Err(error) => gone_is_fine(Err(error))?,
         }
     }
     Ok(())
+}
+
+/// Removes a directory with all but the notes in it, and itself where there are none.
+fn remove_dead_run(dir: &Path) -> io::Result<()> {
+    let mut has_notes = false;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UPLOAD_NOTE) {
+            has_notes = true;
+        } else if path.file_name().is_none_or(|name| name != LOCK) {
+            gone_is_fine(fs::remove_file(path))?;
+        }
+    }
+    if has_notes { Ok(()) } else { fs::remove_dir_all(dir) }
+}
+
+/// The directories of runs that died.
+fn dead_runs(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut dead = Vec::new();
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(dead),
+        entries => entries?,
+    };
+    let gate = open_lock(&root.join(LOCK))?;
+    gate.lock()?;
+    for entry in entries {
+        let path = entry?.path();
+        let is_run = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(RUN_PREFIX));
+        let is_dead = || open_lock(&path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if is_run && is_dead() {
+            dead.push(path);
+        }
+    }
+    Ok(dead)
+}
+
+/// Takes back the uploads to a bucket that runs which died had begun, and says how many there were. To be called before a
+/// run with the same spool.
+pub async fn take_back_uploads(root: &Path, bucket: &S3Store) -> Result<usize, PackError> {
+    let mut taken_back = 0;
+    for dir in dead_runs(root).map_err(|source| PackError::spool(root, source))? {
+        for (note, key) in bucket.noted_uploads(&dir).map_err(|source| PackError::spool(&dir, source))? {
+            taken_back += bucket.abort_uploads(&key).await?;
+            gone_is_fine(fs::remove_file(&note)).map_err(|source| PackError::spool(&note, source))?;
+        }
+    }
+    Ok(taken_back)
 }
 
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -142,6 +197,23 @@ mod tests {
         drop(next);
 
         assert!(!dying.try_exists().unwrap());
+    }
+
+    #[test]
+    fn notes_of_uploads_outlive_a_dead_run_until_they_are_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let dead = root.path().join("run-7");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("0.des"), b"debris").unwrap();
+        fs::write(dead.join("0.des.upload"), b"s3://bucket/a\nshards/x.des\n").unwrap();
+
+        drop(Spool::open(root.path()).unwrap());
+
+        assert_eq!(dead_runs(root.path()).unwrap(), std::slice::from_ref(&dead));
+        assert!(!dead.join("0.des").try_exists().unwrap());
+        fs::remove_file(dead.join("0.des.upload")).unwrap();
+        drop(Spool::open(root.path()).unwrap());
+        assert!(!dead.try_exists().unwrap());
     }
 
     #[test]

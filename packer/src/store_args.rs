@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use clap::Args;
-use desstore::{Clock, Connected, Location, LocationError, OptionError, Randomness, StoreOptions, Surroundings};
+use desstore::{
+    Clock, Connected, Location, LocationError, ObjectStore, OptionError, Randomness, SingleWriterStore, StoreErrorKind,
+    StoreOptions, Surroundings,
+};
 
 use crate::error::PackError;
 
@@ -145,6 +148,28 @@ impl ReachArgs {
         }
         Ok(options)
     }
+}
+
+/// Makes sure that a store may be written to, and gives what is to be written to. With `single_writer` the caller vouches
+/// that nobody else writes; else a bucket must honour conditional writes. A new archive is tried when it is created.
+pub async fn writable(
+    connected: &Connected,
+    single_writer: bool,
+    random: &dyn Randomness,
+) -> Result<Arc<dyn ObjectStore>, PackError> {
+    let store = Arc::clone(&connected.store);
+    if connected.local.is_some() {
+        return Ok(store);
+    }
+    if single_writer {
+        return Ok(Arc::new(SingleWriterStore::new(store)));
+    }
+    match store.head(&desfmt::layout::identity()).await {
+        Ok(_) => desstore::demand_conditions(store.as_ref(), random).await?,
+        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(store)
 }
 
 #[cfg(test)]

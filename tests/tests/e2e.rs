@@ -14,6 +14,7 @@
 )]
 
 mod e2e {
+    mod bucket;
     mod checking;
     mod clients;
     mod deleting;
@@ -35,6 +36,7 @@ mod e2e {
     mod real_files;
     mod refusing;
     mod rejecting;
+    mod requests;
     mod soaking;
     mod sql;
     mod supervising;

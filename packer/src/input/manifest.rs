@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use desfmt::Uid;
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::{InputError, RowSink, broken};
 use crate::limits;
 use crate::rows::Row;
+use crate::source::SCHEME;
 use crate::source_time::TimeRules;
 
 /// What reading a manifest needs to know.
@@ -160,12 +161,14 @@ impl Fields<'_> {
         if path.is_empty() || path.contains('\0') || path.len() > limits::PATH_BYTES {
             return Err("source_path is no path".to_owned());
         }
-        if path.starts_with("s3://") {
-            return Err("source_path is on S3, which is not built yet".to_owned());
-        }
         let metadata = self.metadata.filter(|json| json.get() != "null").map(compact_object).transpose()?;
-        Ok(Row { date, uid, created_at, len, source: manifest.base.join(path), metadata, checksum: None, number })
+        Ok(Row { date, uid, created_at, len, source: place(manifest.base, path), metadata, checksum: None, number })
     }
+}
+
+/// Where a source is: an object where it says so, else a file.
+fn place(base: &Path, path: String) -> PathBuf {
+    if path.starts_with(SCHEME) { PathBuf::from(path) } else { base.join(path) }
 }
 
 /// A uid is text, or a whole number, which stands for its decimal digits however many they are.

@@ -36,6 +36,13 @@ fn read(json: &str) -> Result<Kept, InputError> {
 const GOOD: &str = r#"{"uid":"a","created_at":"2024-03-01T10:00:00Z","size_bytes":3,"source_path":"x/a","extra":[1]}"#;
 
 #[test]
+fn a_source_in_a_bucket_is_not_taken_for_a_file() {
+    let kept = read(&format!("[{}]", GOOD.replace("x/a", "s3://bucket/x/a"))).unwrap();
+
+    assert_eq!(kept.rows[0].source.to_str(), Some("s3://bucket/x/a"));
+}
+
+#[test]
 fn an_array_and_lines_say_the_same() {
     let array = read(&format!(" [{GOOD},\n{GOOD}] ")).unwrap();
     let lines = read(&format!("{GOOD}\n{GOOD}\n")).unwrap();
@@ -91,7 +98,6 @@ fn a_broken_row_is_named_and_its_neighbours_are_kept() {
         (r#","source_path":"x/a""#, "", "no source_path"),
         ("x/a", "", "no path"),
         ("x/a", r"x\u0000a", "no path"),
-        ("x/a", "s3://bucket/a", "not built yet"),
         (r#""extra":[1]"#, r#""metadata":[1]"#, "not an object"),
         (GOOD, "17", "invalid type"),
     ] {

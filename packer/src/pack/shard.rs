@@ -32,6 +32,9 @@ impl ShardRun {
     pub(super) async fn run(self) -> Result<Published, PackError> {
         let closed = |error: tokio::sync::AcquireError| PackError::Died { source: Box::new(error) };
         let _entries = self.run.entries.acquire_many(entry_permits(self.plan.volume.files)).await.map_err(closed)?;
+        // Until the shard is published: its file lies in the spool as long.
+        let space = self.run.config.space_for(self.plan.volume.bytes);
+        let _space = self.run.space.acquire_many(space).await.map_err(closed)?;
         let mut todo = Todo::new(self.rows.clone(), self.plan.clone(), &self.run);
         let mut published = Published::default();
         for _ in 0..limits::ATTEMPTS {

@@ -145,6 +145,7 @@ impl World {
             dry_run: false,
             spool: self.path("spool"),
             report: None,
+            spool_bytes: None,
             sources: Sources::default(),
             witness: None,
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use des_tests::{Mount, Packed, command, contents, des_pack, files_below, golden, run, scratch, shown_name};
+use des_tests::{Mount, Packed, command, contents, des_pack, files_below, golden, run, s3_server, scratch, shown_name};
+use desfmt::ObjectKey;
+use desstore::{ObjectStore, Payload};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -100,6 +102,36 @@ fn an_archive_of_the_ancestor_reads_byte_for_byte() {
     sums.sort();
     expected.sort();
     assert_eq!(sums, expected, "names that are shown cut");
+}
+
+#[test]
+fn an_archive_of_the_ancestor_in_a_bucket_shows_what_it_shows_on_disk_and_cannot_be_changed() {
+    let (directory, known) = archive();
+    let deleted = known.iter().find(|file| file.is_shown_whole()).unwrap();
+    write_sidecar(directory.path(), &deleted.shard, &deleted.uid, &deleted.created_at);
+    let big = golden("v2-bigfiles");
+    for path in files_below(&big.join("_bigFiles")) {
+        fs::create_dir_all(directory.path().join("_bigFiles")).unwrap();
+        fs::copy(big.join("_bigFiles").join(&path), directory.path().join("_bigFiles").join(&path)).unwrap();
+    }
+    let place = s3_server().place();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = place.store().await;
+        for path in files_below(directory.path()) {
+            let key = ObjectKey::new(path.to_str().unwrap()).unwrap();
+            store.put(&key, Payload::File(directory.path().join(&path))).await.unwrap();
+        }
+    });
+    let local = Mount::new(directory.path(), "n_bits=8");
+    let mount = Mount::new(Path::new(&place.uri), &format!("{},n_bits=8", place.options()));
+
+    let shown = contents(mount.path());
+
+    assert!(shown.len() > 40 && !shown.contains_key(&deleted.path()));
+    assert_eq!(shown, contents(local.path()));
+    let (path, _) = shown.first_key_value().unwrap();
+    assert!(fs::remove_file(mount.path().join(path)).is_err());
 }
 
 #[test]

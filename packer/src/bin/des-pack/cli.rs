@@ -99,6 +99,10 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "How")]
     dry_run: bool,
 
+    /// Vouches that nobody else writes to the archive. Only for buckets that do not honour conditional writes.
+    #[arg(long, help_heading = "How")]
+    single_writer: bool,
+
     /// Writes the summary and every row that was left out, as JSON.
     #[arg(long, value_name = "FILE", help_heading = "How")]
     report: Option<PathBuf>,
@@ -107,6 +111,11 @@ pub(crate) struct Args {
     /// that publishing is a link, else below /var/tmp.
     #[arg(long, value_name = "DIR", help_heading = "How")]
     spool: Option<PathBuf>,
+
+    /// How much content the shards in hand may have together, so that the spool does not grow above it; a single larger
+    /// shard is built alone. No limit if not given.
+    #[arg(long, value_name = "SIZE", value_parser = parse_positive_size, help_heading = "How")]
+    spool_size: Option<ByteSize>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -177,6 +186,7 @@ fn parse_share(text: &str) -> Result<Share, String> {
 pub(crate) struct Request {
     pub(crate) archive: Location,
     pub(crate) options: StoreOptions,
+    pub(crate) single_writer: bool,
     pub(crate) format: u8,
     pub(crate) config: Config,
 }
@@ -201,8 +211,10 @@ impl Args {
             worker,
             jobs,
             dry_run,
+            single_writer,
             report,
             spool,
+            spool_size,
         } = self;
         let archive = store.location().map_err(|error| format!("--archive {error}"))?;
         let options = store.options().map_err(|error| error.to_string())?;
@@ -247,10 +259,11 @@ impl Args {
             dry_run,
             spool,
             report,
+            spool_bytes: spool_size.map(|size| size.0),
             sources: Sources::default(),
             witness: None,
         };
-        Ok(Request { archive, options, format, config })
+        Ok(Request { archive, options, single_writer, format, config })
     }
 }
 

@@ -9,12 +9,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use desstore::{
-    Clock, LocalStore, Location, MemoryStore, ObjectStore, StoreOptions, Surroundings, SystemClock, SystemRandom,
-};
+use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, Surroundings, SystemClock, SystemRandom};
 use packer::pack::Config;
 use packer::program::{DONE, FAILED, failed, misused, runtime};
-use packer::{PackError, Progress, Report};
+use packer::{Buckets, PackError, Progress, Report};
 
 use cli::{Args, Request};
 
@@ -55,17 +53,21 @@ fn tell(report: &Report) -> u8 {
 }
 
 fn run(request: Request) -> Result<Report, PackError> {
-    let Request { archive, options, format, config } = request;
-    config.input.check()?;
+    request.config.input.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    if let (2, Some(directory)) = (format, archive.local_path()) {
-        return run_flat(config, directory, &clock);
+    if let (2, Some(directory)) = (request.format, request.archive.local_path()) {
+        return run_flat(request.config, directory, &clock);
     }
     runtime()?.block_on(async {
+        let mut request = request;
+        let surroundings = Surroundings::new(Arc::clone(&clock), Arc::new(SystemRandom));
+        let (options, spool) = (request.options.clone(), request.config.spool.clone());
+        let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings, spool);
+        request.config.sources.buckets = Some(Arc::new(buckets));
         let progress = Arc::new(Progress::default());
-        let (store, local) = open_store(&archive, &options, &clock, config.dry_run).await?;
+        let (store, local) = open_store(&request, &clock).await?;
         let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(&clock)));
-        let result = Box::pin(packer::pack::run(config, store, clock, Arc::new(SystemRandom), progress)).await;
+        let result = Box::pin(packer::pack::run(request.config, store, clock, Arc::new(SystemRandom), progress)).await;
         shown.abort();
         // Cancelled, as asked; by then the bar is gone.
         drop(shown.await);
@@ -78,23 +80,29 @@ fn run(request: Request) -> Result<Report, PackError> {
 }
 
 /// Opens the archive's store, and the directory behind it where it is one, which files of dead processes are taken away from.
-/// A dry run makes no directory: it plans against an empty archive.
+/// A dry run makes no directory and writes nothing: where nothing is, it plans against an empty archive.
 async fn open_store(
-    archive: &Location,
-    options: &StoreOptions,
+    request: &Request,
     clock: &Arc<dyn Clock>,
-    dry_run: bool,
 ) -> Result<(Arc<dyn ObjectStore>, Option<LocalStore>), PackError> {
+    let Request { archive, options, single_writer, config, .. } = request;
     let is_missing = archive.local_path().is_some_and(|path| !path.try_exists().unwrap_or(true));
-    if dry_run && is_missing {
+    if config.dry_run && is_missing {
         return Ok((Arc::new(MemoryStore::new(Arc::clone(clock))), None));
     }
     let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom));
     let connected = archive.create(options, &surroundings).await?;
+    if config.dry_run {
+        return Ok((connected.store, connected.local));
+    }
     if let Some(local) = &connected.local {
         local.clean_debris()?;
     }
-    Ok((connected.store, connected.local))
+    if let Some(bucket) = &connected.bucket {
+        packer::take_back_uploads(&config.spool, bucket).await?;
+    }
+    let store = packer::writable(&connected, *single_writer, &SystemRandom).await?;
+    Ok((store, connected.local))
 }
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.

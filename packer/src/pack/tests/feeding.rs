@@ -59,7 +59,7 @@ fn config(world: &World, rows: Vec<Row>) -> (Config, Arc<Notes>) {
     let roots = Roots::open(&[world.path("")], false).unwrap();
     let config = Config {
         input: Input::Feed(Arc::new(Rows(rows))),
-        sources: Sources { roots: Some(Arc::new(roots)) },
+        sources: Sources { roots: Some(Arc::new(roots)), ..Sources::default() },
         witness: Some(Arc::<Notes>::clone(&notes)),
         ..world.config()
     };
