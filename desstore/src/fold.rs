@@ -94,19 +94,22 @@ impl ArchiveWriter {
                 .buffered(READS_MAX);
             while let Some((operation, found)) = reads.try_next().await? {
                 // One that is gone was folded by somebody else.
-                if let Some((tombstone, _)) = found {
+                if let Some((tombstone, fetched)) = found {
                     gathered.operations.push(operation);
-                    gathered.tombstones.push(tombstone);
+                    gathered.tombstones.push(no_later(tombstone, fetched.meta.modified));
                 }
             }
             drop(reads);
             folded.add(self.commit_set(group, log, gathered).await?);
         }
         for batch in log.batches.iter().filter(|batch| !known.contains(&batch.operation)) {
-            let Some((found, _)) = fetch::<TombstoneBatch>(self.store.as_ref(), &batch.key).await? else { continue };
+            let Some((found, fetched)) = fetch::<TombstoneBatch>(self.store.as_ref(), &batch.key).await? else {
+                continue;
+            };
             let mut gathered = Gathered { operations: vec![batch.operation], ..Gathered::default() };
             if keeps(Rule::FoldReadsBatches) {
-                gathered.tombstones = found.tombstones;
+                let written = fetched.meta.modified;
+                gathered.tombstones = found.tombstones.into_iter().map(|one| no_later(one, written)).collect();
                 gathered.shards = found.shards;
             }
             folded.add(self.commit_set(group, log, gathered).await?);
@@ -228,6 +231,12 @@ impl ArchiveWriter {
         let micros = self.random.next() % 200_000;
         self.clock.sleep(Duration::from_micros(micros)).await;
     }
+}
+
+/// A deletion that was not asked for after its record was written, whatever the clock of that host said: the time until
+/// its bytes are gone counts from there.
+fn no_later(tombstone: Tombstone, written: Timestamp) -> Tombstone {
+    Tombstone { at: tombstone.at.min(written), ..tombstone }
 }
 
 const fn is_lost_or_unknown(kind: StoreErrorKind) -> bool {

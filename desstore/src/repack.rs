@@ -42,6 +42,8 @@ pub struct Chosen {
     pub level: i32,
     /// A dictionary made of nothing but live files.
     pub dictionary: Option<Dictionary>,
+    /// How much content is compressed together.
+    pub frame_size: FrameSize,
 }
 
 /// Decides how a shard that is compressed anew is compressed.
@@ -57,7 +59,7 @@ pub struct RepackSettings {
     pub spool: PathBuf,
     /// How many threads compress and compare.
     pub threads: usize,
-    /// How much content is compressed together.
+    /// How much content is compressed together in frames that lose a file.
     pub frame_size: FrameSize,
     /// How hard zstd tries on frames that lose a file.
     pub level: i32,

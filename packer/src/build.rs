@@ -23,7 +23,7 @@ use crate::spool::Spool;
 use crate::todo::Todo;
 
 use dedup::Contents;
-pub(crate) use sample::Sample;
+pub(crate) use sample::{Choice, RunChooser, Sample};
 use verify::Verification;
 
 /// How shards are built.

@@ -21,6 +21,7 @@ mod plan;
 mod pool;
 pub mod program;
 mod progress;
+pub mod repack;
 mod report;
 mod rows;
 mod size;

@@ -95,6 +95,9 @@ fn add(manifest: &mut Manifest, shard: &ManifestShard, known: &[ObjectKey]) -> R
 
 /// True when the key of a shard can no longer become live.
 fn is_spent(manifest: &Manifest, shard: &ManifestShard) -> bool {
+    if !keeps(Rule::RollbackCopies) {
+        return false;
+    }
     (keeps(Rule::TerminalStays) && manifest.is_terminal(&shard.key))
         || manifest.is_used_up(shard.bucket, shard.split, shard.repack)
 }
@@ -132,7 +135,7 @@ fn swap(manifest: &mut Manifest, old: &[(ObjectKey, ShardId)], new: &[ManifestSh
     let stays = |shard: &ManifestShard| !old.iter().any(|(key, _)| *key == shard.key);
     let serial_is_taken =
         |serial: &u32| manifest.shards.iter().filter(|shard| stays(shard)).any(|shard| shard.serials.contains(serial));
-    if new.iter().flat_map(|shard| &shard.serials).any(serial_is_taken) {
+    if needs_old && new.iter().flat_map(|shard| &shard.serials).any(serial_is_taken) {
         return Decision::Stale;
     }
     let generation = manifest.generation.saturating_add(1);

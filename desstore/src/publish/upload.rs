@@ -72,6 +72,12 @@ impl ArchiveWriter {
         let mut split = manifest
             .and_then(|manifest| manifest.numbers.get(&group.bucket.number()))
             .map_or(0, |numbers| numbers.split_max.saturating_add(1));
+        // A condemned object may be deleted; its key must not name another one.
+        let condemned = manifest.map_or(&[][..], |manifest| &manifest.condemned);
+        for object in condemned {
+            let name = layout::parse_shard(object.key.as_str(), group.bits).filter(|name| name.group == group);
+            split = name.map_or(split, |name| split.max(name.split.saturating_add(1)));
+        }
         for object in &listed {
             let Some(name) = layout::parse_shard(object.key.as_str(), group.bits).filter(|name| name.group == group)
             else {

@@ -132,10 +132,16 @@ impl ArchiveWriter {
     }
 }
 
-/// The highest repack number of a split that was ever live, or retired and forgotten.
+/// The highest repack number of a split that was ever live, or condemned: the object may be deleted and its key must
+/// not name another one.
 fn used_repack(manifest: &Manifest, name: &ShardName) -> u32 {
     let numbers = manifest.numbers.get(&name.group.bucket.number());
-    numbers.and_then(|numbers| numbers.repack_max.get(&name.split)).copied().unwrap_or(0)
+    let used = numbers.and_then(|numbers| numbers.repack_max.get(&name.split)).copied().unwrap_or(0);
+    let condemned = manifest.condemned.iter().filter_map(|object| {
+        let found = layout::parse_shard(object.key.as_str(), name.group.bits)?;
+        (found.group == name.group && found.split == name.split).then_some(found.repack)
+    });
+    condemned.fold(used, u32::max)
 }
 
 /// What the keys of all versions of a split begin with.

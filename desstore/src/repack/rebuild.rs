@@ -157,7 +157,8 @@ impl Task {
         let codec = self.sources.first().map(|source| source.shard.index().footer().codec).unwrap_or_default();
         let is_one_codec = self.sources.iter().all(|source| source.shard.index().footer().codec == codec);
         if !has_dictionary && is_one_codec && !self.settings.recompress {
-            return Ok((Chosen { codec, level: self.settings.level, dictionary: None }, true));
+            let (level, frame_size) = (self.settings.level, self.settings.frame_size);
+            return Ok((Chosen { codec, level, dictionary: None, frame_size }, true));
         }
         // The old dictionary may hold snippets of deleted files; the new one is made of nothing but what stays.
         let mut files = LiveFiles { sources: &mut self.sources, grounds };
@@ -196,7 +197,7 @@ impl Task {
         let settings = BodySettings { archive: self.archive, codec: chosen.codec };
         let body = BodyWriter::new(settings, chosen.dictionary.as_ref(), lineage).map_err(refused)?;
         let mut build = Build {
-            cutter: FrameCutter::new(self.settings.frame_size),
+            cutter: FrameCutter::new(chosen.frame_size),
             queue: FrameQueue::new(encoder, self.settings.threads),
             out: BodyFile { body, out: BufWriter::with_capacity(1 << 20, out), place: file },
             frames: Vec::new(),

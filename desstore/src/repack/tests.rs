@@ -28,7 +28,12 @@ impl Chooser for FirstFiles {
         let mut bytes = Vec::new();
         files.for_each(&mut |len| len, &mut |head| bytes.extend(head))?;
         bytes.truncate(4_096);
-        Ok(Chosen { codec: Codec::Zstd, level: 1, dictionary: Dictionary::from_bytes(&bytes) })
+        Ok(Chosen {
+            codec: Codec::Zstd,
+            level: 1,
+            dictionary: Dictionary::from_bytes(&bytes),
+            frame_size: FrameSize::default(),
+        })
     }
 }
 

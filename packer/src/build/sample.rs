@@ -59,7 +59,7 @@ impl Preloaded {
 
     /// A part of the files: judging all of a small shard would cost as much as packing it.
     pub(super) fn sample(&self, bytes: u64) -> Sample<'_> {
-        let mut chooser = Chooser::new(bytes);
+        let mut chooser = RunChooser::new(bytes);
         let mut sample = Sample::default();
         for (_, file) in &self.files {
             let len = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
@@ -84,7 +84,7 @@ fn head_of(content: &[u8], len: u64) -> &[u8] {
 
 /// Files from all over a large shard. What cannot be read is left to be reported later.
 pub(super) fn spread(todo: &Todo) -> Result<Sample<'static>, PackError> {
-    let mut chooser = Chooser::new(todo.bytes_left());
+    let mut chooser = RunChooser::new(todo.bytes_left());
     let mut sample = Sample::default();
     let mut rows = todo.rows();
     while let Some((_, row)) = rows.next_row(todo)? {
@@ -104,7 +104,7 @@ pub(super) fn spread(todo: &Todo) -> Result<Sample<'static>, PackError> {
 
 /// What a file of the shard is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Choice {
+pub(crate) enum Choice {
     Skip,
     Train,
     Judge,
@@ -112,7 +112,7 @@ enum Choice {
 
 /// Chooses runs of files, evenly over the bytes of a shard.
 #[derive(Debug)]
-struct Chooser {
+pub(crate) struct RunChooser {
     /// The distance between the beginnings of two runs.
     distance: u64,
     /// Bytes of the files so far.
@@ -123,14 +123,14 @@ struct Chooser {
     runs: u64,
 }
 
-impl Chooser {
-    fn new(shard_bytes: u64) -> Self {
+impl RunChooser {
+    pub(crate) fn new(shard_bytes: u64) -> Self {
         let sample = (shard_bytes / limits::SAMPLE_SHARE).clamp(limits::SAMPLE_BYTES_MIN, limits::SAMPLE_BYTES_MAX);
         let runs = (sample / limits::SAMPLE_RUN_BYTES).max(limits::JUDGED_SHARE);
         Self { distance: (shard_bytes / runs).max(1), passed: 0, next_run: 0, wanted: 0, runs: 0 }
     }
 
-    fn choose(&mut self, len: u64) -> Choice {
+    pub(crate) fn choose(&mut self, len: u64) -> Choice {
         if self.passed >= self.next_run {
             self.next_run = self.passed + self.distance;
             self.runs += 1;
@@ -155,7 +155,7 @@ mod tests {
 
     /// How many files are taken for what, and how many runs there are.
     fn chosen(lens: &[u64]) -> (usize, usize, u64) {
-        let mut chooser = Chooser::new(lens.iter().sum());
+        let mut chooser = RunChooser::new(lens.iter().sum());
         let choices: Vec<_> = lens.iter().map(|len| chooser.choose(*len)).collect();
         let count = |wanted| choices.iter().filter(|choice| **choice == wanted).count();
         (count(Choice::Train), count(Choice::Judge), chooser.runs)
