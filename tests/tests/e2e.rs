@@ -26,6 +26,7 @@ mod e2e {
     mod legacy;
     mod many_days;
     mod mapping;
+    mod migrating;
     mod model;
     mod mounting;
     mod names;
