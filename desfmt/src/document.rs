@@ -9,10 +9,12 @@
 //!
 //! So a flipped bit anywhere is an error, an unknown version is told from damage, and `tail -n 1` gives plain JSON.
 
+mod debt;
 mod identity;
 mod manifest;
 mod tombstone;
 
+pub use debt::{DebtTask, ZoneDebt};
 pub use identity::Identity;
 pub use manifest::{CondemnedObject, GroupNumbers, Manifest, ManifestShard, RetiredObject, TRANSACTIONS_KEPT};
 pub use tombstone::{FoldedBatch, FoldedTombstones, TOMBSTONES_PER_BATCH_MAX, Tombstone, TombstoneBatch, WholeShard};

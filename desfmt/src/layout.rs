@@ -9,6 +9,8 @@
 //! tombstones/YYYYMMDD/HH.json                         folded tombstones of a group
 //! tombstones/YYYYMMDD/HH/<uuidv7>-<uid hash>.json     one deletion
 //! tombstones/YYYYMMDD/HH/<uuidv7>-batch.json          many deletions of a group
+//! debts/ZONE/YYYYMMDD/<uuidv7>.json                   a document that a zone has still to get or to lose
+//! debts/ZONE/shards/<uuidv7>.json                     the same of a shard; and of the identity below `identity/`
 //! ```
 
 use std::fmt;
@@ -152,6 +154,14 @@ pub fn shards_prefix(date: Date) -> String {
     format!("{SHARDS}{date}/")
 }
 
+/// The bucket that all shards below a prefix belong to, where it names one.
+pub fn parse_shards_prefix(prefix: &str, bits: BucketBits) -> Option<Bucket> {
+    let (day, name) = prefix.strip_prefix(SHARDS)?.split_once('/')?;
+    let (date, rest) = name.split_once('_')?;
+    let (hex, _) = rest.split_once('_')?;
+    if day == date { Bucket::parse_hex(hex, bits) } else { None }
+}
+
 /// A shard object.
 pub fn shard(name: &ShardName) -> ObjectKey {
     ObjectKey::built(format!("{SHARDS}{}/{name}", name.group.date))
@@ -181,6 +191,52 @@ pub fn tombstone_record(group: &Group, operation: Uuid, uid: UidHash) -> ObjectK
 /// A batch of deletions of one group. `operation` is a `UUIDv7`.
 pub fn tombstone_batch(group: &Group, operation: Uuid) -> ObjectKey {
     ObjectKey::built(format!("{TOMBSTONES}{}/{}/{operation}-batch.json", group.date, group.bucket.hex(group.bits)))
+}
+
+/// The prefix of all that zones are owed.
+pub const DEBTS: &str = "debts/";
+
+/// What a debt is about, as its key says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DebtScope {
+    /// Documents of a day.
+    Day(Date),
+    /// Shards.
+    Shards,
+    /// The identity.
+    Identity,
+}
+
+impl fmt::Display for DebtScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Day(date) => date.fmt(f),
+            Self::Shards => f.write_str("shards"),
+            Self::Identity => f.write_str("identity"),
+        }
+    }
+}
+
+/// What a zone is owed. `zone` is made of letters, digits, `-`, `_` and `.`, and does not begin with a dot.
+pub fn debt(zone: &str, scope: DebtScope, operation: Uuid) -> ObjectKey {
+    ObjectKey::built(format!("{DEBTS}{zone}/{scope}/{operation}.json"))
+}
+
+/// The zone that a key below `debts/` belongs to, and what it is about.
+pub fn parse_debt(key: &str) -> Option<(&str, DebtScope)> {
+    let (zone, rest) = key.strip_prefix(DEBTS)?.split_once('/')?;
+    let scope = match rest.strip_suffix(".json")?.split_once('/')?.0 {
+        "shards" => DebtScope::Shards,
+        "identity" => DebtScope::Identity,
+        date => DebtScope::Day(date.parse().ok()?),
+    };
+    Some((zone, scope))
+}
+
+/// The day that a document or the prefix of a listing of documents belongs to, if it is one.
+pub fn day_of(key: &str) -> Option<Date> {
+    let date = key.strip_prefix(TOMBSTONES).or_else(|| key.strip_prefix(MANIFESTS))?;
+    date.split_once(['/', '.'])?.0.parse().ok()
 }
 
 /// What a key below `tombstones/` is.
@@ -249,11 +305,38 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_of_shards_may_name_a_bucket() {
+        let bits = BucketBits::new(8).unwrap();
+        for prefix in ["shards/20240115/20240115_3F_", "shards/20240115/20240115_3F_00"] {
+            assert_eq!(parse_shards_prefix(prefix, bits), Bucket::new(0x3f, bits), "{prefix}");
+        }
+        for prefix in ["shards/20240115/", "shards/20240115/20240115_3F", "shards/20240115/20240116_3F_", "shards/"] {
+            assert_eq!(parse_shards_prefix(prefix, bits), None, "{prefix}");
+        }
+    }
+
+    #[test]
     fn keys_cannot_leave_the_root() {
         for text in ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.", "a\0b", "a\\b"] {
             assert!(ObjectKey::new(text).is_err(), "{text:?}");
         }
         assert!(ObjectKey::new("_bigFiles/0a").is_ok());
+    }
+
+    #[test]
+    fn debts_and_documents_tell_their_day() {
+        let day = "20240115".parse().unwrap();
+        let operation = Uuid::from_bytes([3; 16]);
+        for scope in [DebtScope::Day(day), DebtScope::Shards, DebtScope::Identity] {
+            assert_eq!(parse_debt(debt("b-1", scope, operation).as_str()), Some(("b-1", scope)));
+        }
+        assert_eq!(parse_debt("debts/b/20240230/x.json"), None);
+        for key in [manifest(day).as_str(), tombstones_prefix(day).as_str(), "tombstones/20240115/3F/x"] {
+            assert_eq!(day_of(key), Some(day), "{key}");
+        }
+        for key in [MANIFESTS, TOMBSTONES, "shards/20240115/", "tombstones/2024"] {
+            assert_eq!(day_of(key), None, "{key}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) use check::in_words;
 pub(crate) use check::prove::ProvenShard;
 pub use check::{CheckEvent, CheckLevel, CheckOptions, Checked, Finding, FindingKind, Sample, Verdict};
 pub use content::Details;
+pub(crate) use delete::new_operation;
 pub use delete::{Deleted, Deletion, Standing};
 pub use entries::FileEntry;
 pub use error::ArchiveError;

@@ -5,6 +5,7 @@
 //! `${NAME:default}` are filled in, what comes from there takes the type that the field wants, a key that nobody knows is
 //! refused. The rules are told in `docs/configuration.md`.
 
+mod archive;
 mod node;
 mod reader;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+pub use archive::{ArchiveConfig, place_of_ancestor};
 pub use units::{Interval, Size};
 
 use node::Node;

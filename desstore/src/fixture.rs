@@ -81,16 +81,7 @@ impl Fixture {
         codec: v3::Codec,
         dictionary: Option<&v3::Dictionary>,
     ) -> BuiltShard {
-        let group = Group::of(day(), "any", writer.identity().bits()).unwrap();
-        let mut files = files.to_vec();
-        files.sort_unstable();
-        let uids: Arc<[Uid]> = files.iter().map(|(name, _)| uid(name)).collect();
-        let survey = writer.survey(&group, &uids).await.unwrap();
-        let (bytes, body) = body(writer, &files, codec, dictionary);
-        let path = self.scratch.path().join(format!("{}.tmp", body.shard_id()));
-        std::fs::write(&path, bytes).unwrap();
-        let plain_len = files.iter().map(|(_, content)| u64::try_from(content.len()).unwrap()).sum();
-        BuiltShard { group, file: path, body, uids, plain_len, survey }
+        build_in(self.scratch.path(), writer, files, (codec, dictionary)).await.unwrap()
     }
 
     /// Publishes files as one shard.
@@ -98,6 +89,26 @@ impl Fixture {
         let shard = self.build(&self.writer, files).await;
         self.writer.publish(&shard).await.unwrap()
     }
+}
+
+/// Builds a shard in a directory. All files belong to the group of the first.
+pub(crate) async fn build_in(
+    scratch: &std::path::Path,
+    writer: &ArchiveWriter,
+    files: &[(&str, &[u8])],
+    (codec, dictionary): (v3::Codec, Option<&v3::Dictionary>),
+) -> Result<BuiltShard, crate::archive::ArchiveError> {
+    let first = files.first().map_or("any", |(name, _)| *name);
+    let group = Group::of(day(), first, writer.identity().bits()).unwrap();
+    let mut files = files.to_vec();
+    files.sort_unstable();
+    let uids: Arc<[Uid]> = files.iter().map(|(name, _)| uid(name)).collect();
+    let survey = writer.survey(&group, &uids).await?;
+    let (bytes, body) = body(writer, &files, codec, dictionary);
+    let path = scratch.join(format!("{}.tmp", body.shard_id()));
+    std::fs::write(&path, bytes).unwrap();
+    let plain_len = files.iter().map(|(_, content)| u64::try_from(content.len()).unwrap()).sum();
+    Ok(BuiltShard { group, file: path, body, uids, plain_len, survey })
 }
 
 fn body(

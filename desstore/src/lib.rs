@@ -32,6 +32,7 @@ mod single_writer;
 pub mod stack;
 mod store;
 pub mod values;
+pub mod zones;
 
 pub use adopt::{Adopted, adopt};
 pub use archive::{
@@ -48,7 +49,8 @@ pub use inventory::{Held, Inventory, ReadManifest, State};
 pub use journal::{Journal, JournalError};
 pub use local::LocalStore;
 pub use location::{
-    ConnectError, Connected, Encryption, Location, LocationError, OptionError, S3Location, StoreOptions, Surroundings,
+    ConnectError, Connected, Encryption, Location, LocationError, OptionError, PlacedZone, S3Location, StoreOptions,
+    Surroundings, ZonedLocation,
 };
 pub use memory::MemoryStore;
 pub use probe::{Conditions, demand_conditions, probe};

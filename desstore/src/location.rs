@@ -4,12 +4,14 @@
 
 mod connect;
 mod options;
+mod zoned;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use connect::{ConnectError, Connected, Surroundings};
 pub use options::{Encryption, OptionError, StoreOptions};
+pub use zoned::{PlacedZone, ZonedLocation};
 
 /// Where an archive lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Location {
     Local(PathBuf),
     /// In a bucket.
     S3(S3Location),
+    /// In several places; only a configuration file can say so.
+    Zones(Box<ZonedLocation>),
 }
 
 /// A bucket and what all keys of the archive in it begin with.
@@ -77,7 +81,7 @@ impl Location {
     pub const fn is_local(&self) -> bool {
         match self {
             Self::Local(_) => true,
-            Self::S3(_) => false,
+            Self::S3(_) | Self::Zones(_) => false,
         }
     }
 
@@ -85,7 +89,7 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
-            Self::S3(_) => None,
+            Self::S3(_) | Self::Zones(_) => None,
         }
     }
 
@@ -94,7 +98,7 @@ impl Location {
     pub fn scratch(&self) -> PathBuf {
         match self {
             Self::Local(path) => path.join(crate::local::SPOOL),
-            Self::S3(_) => {
+            Self::S3(_) | Self::Zones(_) => {
                 let user = rustix::process::geteuid().as_raw();
                 Path::new(SCRATCH).join(format!("des-spool-{user}"))
             }
@@ -107,6 +111,7 @@ impl fmt::Display for Location {
         match self {
             Self::Local(path) => write!(f, "{}", path.display()),
             Self::S3(location) => location.fmt(f),
+            Self::Zones(location) => location.fmt(f),
         }
     }
 }

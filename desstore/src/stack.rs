@@ -21,6 +21,8 @@ mod timeout;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use layer::{part_of, payload_bytes};
+
 pub use breaker::{BreakerOpen, BreakerStore};
 pub use flight::SingleFlightStore;
 pub use limit::RateLimitStore;
@@ -31,9 +33,10 @@ pub use timeout::{TimedOut, TimeoutStore};
 use crate::clock::{Clock, Randomness};
 use crate::location::{Location, StoreOptions, Surroundings};
 use crate::store::ObjectStore;
+use crate::values::parse_duration;
 
 /// How patient the stack of one zone is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackSettings {
     /// When and how often an operation is tried again.
     pub retry: RetrySettings,
@@ -46,7 +49,7 @@ pub struct StackSettings {
 }
 
 /// When and how often an operation is tried again.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetrySettings {
     /// Attempts in all; at least 1.
     pub attempts_max: u32,
@@ -61,7 +64,7 @@ pub struct RetrySettings {
 }
 
 /// When a zone is left alone.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerSettings {
     /// So many failures in a row open it.
     pub failures_max: u32,
@@ -74,10 +77,10 @@ pub struct BreakerSettings {
 }
 
 /// How many requests a zone gets.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitSettings {
     /// Requests a second; less for a while after the store has asked for less.
-    pub per_second: f64,
+    pub per_second: u32,
     /// Requests that may be made at once after a pause.
     pub burst: u32,
     /// Requests under way at once.
@@ -103,7 +106,7 @@ impl Default for StackSettings {
                 recovery_max: Duration::from_secs(10),
             },
             limit: LimitSettings {
-                per_second: 3_000.0,
+                per_second: 3_000,
                 burst: 3_000,
                 in_flight_max: 256,
                 wait_max: Duration::from_secs(30),
@@ -111,6 +114,46 @@ impl Default for StackSettings {
             attempt_max: Duration::from_secs(15),
         }
     }
+}
+
+impl StackSettings {
+    /// Sets one of the options that [`crate::StoreOptions`] lists.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "retry_attempts" => self.retry.attempts_max = parse_count(value)?,
+            "retry_base" => self.retry.pause_base = parse_duration(value)?,
+            "retry_max" => self.retry.pause_max = parse_duration(value)?,
+            "retry_deadline" => self.retry.deadline = parse_duration(value)?,
+            "breaker_failures" => self.breaker.failures_max = parse_count(value)?,
+            "breaker_recovery" => {
+                self.breaker.recovery_max = parse_duration(value)?;
+                self.breaker.recovery_min = self.breaker.recovery_min.min(self.breaker.recovery_max);
+            }
+            "rate_limit" => {
+                self.limit.per_second = parse_count(value)?;
+                self.limit.burst = self.limit.per_second;
+            }
+            "in_flight" => self.limit.in_flight_max = usize::try_from(parse_count(value)?).unwrap_or(usize::MAX),
+            other => debug_assert!(false, "{other} is listed as an option and not handled"),
+        }
+        Ok(())
+    }
+
+    /// The same for one of several zones: another one can be asked, so nobody waits long for this one.
+    #[must_use]
+    pub(crate) fn among_others(mut self) -> Self {
+        self.retry.is_patient = false;
+        self.retry.deadline = self.retry.deadline.min(ATTEMPT_AMONG_OTHERS_MAX.saturating_mul(2));
+        self.attempt_max = self.attempt_max.min(ATTEMPT_AMONG_OTHERS_MAX);
+        self
+    }
+}
+
+/// How long one attempt may take where another zone can be asked.
+const ATTEMPT_AMONG_OTHERS_MAX: Duration = Duration::from_secs(4);
+
+fn parse_count(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| format!("{text:?} is not a number from 1 on"))
 }
 
 /// Puts the whole stack on top of a store.
@@ -133,9 +176,16 @@ pub fn build(
 /// Puts around a raw store whatever a program is to have between itself and it. A local directory needs nothing.
 pub(crate) fn around(
     raw: Arc<dyn ObjectStore>,
-    _location: &Location,
-    _options: &StoreOptions,
-    _surroundings: &Surroundings,
+    location: &Location,
+    options: &StoreOptions,
+    surroundings: &Surroundings,
 ) -> Arc<dyn ObjectStore> {
-    raw
+    match location {
+        Location::Local(_) | Location::Zones(_) => raw,
+        Location::S3(place) => {
+            let zone = surroundings.zone.as_deref().unwrap_or(&place.bucket);
+            let metrics = surroundings.metrics.zone(zone);
+            build(raw, &options.patience, &surroundings.clock, &surroundings.random, &metrics)
+        }
+    }
 }

@@ -70,7 +70,7 @@ impl Error for Mismatch {
 /// Letters in common below which a suggestion would only confuse (Jaro-Winkler).
 const LIKENESS_MIN: f64 = 0.75;
 
-fn unknown(what: &str, given: &str, known: &[&str]) -> String {
+pub(super) fn unknown(what: &str, given: &str, known: &[&str]) -> String {
     let likeness = |known: &&str| strsim::jaro_winkler(given, known);
     let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     match nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN) {

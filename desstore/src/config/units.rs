@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::values::{parse_bytes, parse_duration};
+
 /// A number of bytes: `262144`, or `"256K"`, `"64M"`, `"2G"`, `"1T"` (binary, with or without `B` or `iB`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -18,40 +20,14 @@ const SECONDS_MAX: u64 = 10 * 366 * 86_400;
 
 impl Size {
     fn parse(text: &str) -> Option<Self> {
-        let (number, unit) = split_unit(text);
-        let shift = match unit.trim_end_matches('B').trim_end_matches('i') {
-            "" => 0,
-            "K" | "k" => 10,
-            "M" => 20,
-            "G" => 30,
-            "T" => 40,
-            _ => return None,
-        };
-        number.parse::<u64>().ok()?.checked_mul(1 << shift).map(Self)
+        parse_bytes(text).ok().map(Self)
     }
 }
 
 impl Interval {
     fn parse(text: &str) -> Option<Self> {
-        let (number, unit) = split_unit(text);
-        let unit = match unit {
-            "ms" => Duration::from_millis(1),
-            "s" | "" => Duration::from_secs(1),
-            "m" => Duration::from_mins(1),
-            "h" => Duration::from_hours(1),
-            "d" => Duration::from_hours(24),
-            _ => return None,
-        };
-        let time = unit.checked_mul(number.parse().ok()?)?;
-        (time.as_secs() <= SECONDS_MAX).then_some(Self(time))
+        parse_duration(text).ok().map(Self)
     }
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end).unwrap_or((text, ""));
-    (number, unit.trim_start())
 }
 
 const SIZE: &str = "a size such as 64M or 2G";

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use super::{Location, StoreOptions};
+use super::{Location, PlacedZone, StoreOptions, ZonedLocation};
 use crate::clock::{Clock, Randomness};
 use crate::error::StoreError;
 use crate::local::LocalStore;
 use crate::s3::S3Store;
-use crate::stack;
+use crate::stack::{self, StackMetrics};
 use crate::store::ObjectStore;
+use crate::zones::{Zone, ZoneError, ZoneStore};
 
 /// Time and chance for whatever a store does by itself.
 #[derive(Debug, Clone)]
@@ -19,12 +20,27 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub random: Arc<dyn Randomness>,
+    /// Where requests are counted.
+    pub metrics: StackMetrics,
+    /// What a bucket is called in there; by its own name if not given.
+    pub zone: Option<String>,
 }
 
 impl Surroundings {
     /// With this clock and this chance.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Randomness>) -> Self {
-        Self { clock, random }
+        Self { clock, random, metrics: StackMetrics::unregistered(), zone: None }
+    }
+
+    /// The same, counting elsewhere.
+    #[must_use]
+    pub fn counting(mut self, metrics: StackMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    fn of_zone(&self, name: &str) -> Self {
+        Self { zone: Some(name.to_owned()), ..self.clone() }
     }
 }
 
@@ -37,6 +53,8 @@ pub struct Connected {
     pub local: Option<LocalStore>,
     /// The bucket behind it, where it is one: it can take back what dead processes have begun to upload.
     pub bucket: Option<S3Store>,
+    /// The zones behind it, where there are several: they may owe each other something.
+    pub zones: Option<Arc<ZoneStore>>,
 }
 
 /// A place that cannot be used.
@@ -49,6 +67,14 @@ pub enum ConnectError {
         place: String,
         /// Why not.
         source: StoreError,
+    },
+    /// The zones do not belong together, or none can be used.
+    #[error("{place}")]
+    Zones {
+        /// Where.
+        place: String,
+        /// What is wrong with them.
+        source: ZoneError,
     },
     /// The options make no sense, or what they name cannot be read.
     #[error("{place}: {reason}")]
@@ -79,21 +105,46 @@ impl Location {
         &self,
         options: &StoreOptions,
         surroundings: &Surroundings,
-        open_local: impl FnOnce(std::path::PathBuf, Arc<dyn Clock>) -> Result<LocalStore, StoreError> + Send,
+        open_local: OpenLocal,
     ) -> Result<Connected, ConnectError> {
         match self {
             Self::Local(path) => {
                 let local = open_local(path.clone(), Arc::clone(&surroundings.clock))
                     .map_err(|source| ConnectError::Store { place: self.to_string(), source })?;
                 let store = stack::around(Arc::new(local.clone()), self, options, surroundings);
-                Ok(Connected { store, local: Some(local), bucket: None })
+                Ok(Connected { store, local: Some(local), bucket: None, zones: None })
             }
             Self::S3(location) => {
                 let bucket = S3Store::connect(location, options, surroundings).await?;
                 let store = stack::around(Arc::new(bucket.clone()), self, options, surroundings);
-                Ok(Connected { store, local: None, bucket: Some(bucket) })
+                Ok(Connected { store, local: None, bucket: Some(bucket), zones: None })
             }
+            // In a box of its own, since a zone is a place too.
+            Self::Zones(zoned) => Box::pin(zoned.open(surroundings, open_local)).await,
         }
+    }
+}
+
+/// How a local directory is opened.
+type OpenLocal = fn(std::path::PathBuf, Arc<dyn Clock>) -> Result<LocalStore, StoreError>;
+
+impl ZonedLocation {
+    /// Connects to each zone, and looks whether they hold one archive.
+    async fn open(&self, surroundings: &Surroundings, open_local: OpenLocal) -> Result<Connected, ConnectError> {
+        let mut zones = Vec::new();
+        for PlacedZone { name, location, options } in &self.zones {
+            let mut options = options.clone();
+            if self.zones.len() > 1 {
+                options.patience = options.patience.among_others();
+            }
+            let connected = location.open(&options, &surroundings.of_zone(name), open_local).await?;
+            zones.push(Zone { name: name.clone(), store: connected.store });
+        }
+        let (clock, random) = (Arc::clone(&surroundings.clock), Arc::clone(&surroundings.random));
+        let opened = ZoneStore::open(zones, self.map.clone(), self.settings.clone(), clock, random).await;
+        let zones = opened.map_err(|source| ConnectError::Zones { place: self.to_string(), source })?;
+        let store: Arc<dyn ObjectStore> = Arc::<ZoneStore>::clone(&zones);
+        Ok(Connected { store, local: None, bucket: None, zones: Some(zones) })
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::stack::StackSettings;
 use crate::values::{parse_bytes, parse_duration, parse_flag};
 
 /// How a store is reached. Only buckets need any of it.
@@ -38,6 +39,9 @@ pub struct StoreOptions {
     pub stall_timeout: Duration,
     /// `attempt_timeout=TIME`: how long one request may take in all.
     pub attempt_timeout: Duration,
+    /// `retry_attempts=N`, `retry_base=TIME`, `retry_max=TIME`, `retry_deadline=TIME`, `breaker_failures=N`,
+    /// `breaker_recovery=TIME`, `rate_limit=N` and `in_flight=N`: how patient and how frugal the program is.
+    pub patience: StackSettings,
 }
 
 /// How a store encrypts what is written.
@@ -76,6 +80,7 @@ impl Default for StoreOptions {
             first_byte_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(10),
             attempt_timeout: Duration::from_mins(2),
+            patience: StackSettings::default(),
         }
     }
 }
@@ -88,7 +93,7 @@ const PART_BYTES_MAX: u64 = 256 << 20;
 
 impl StoreOptions {
     /// The options that take a value.
-    pub const WITH_VALUE: [&'static str; 13] = [
+    pub const WITH_VALUE: [&'static str; 21] = [
         "endpoint",
         "region",
         "profile",
@@ -102,6 +107,14 @@ impl StoreOptions {
         "first_byte_timeout",
         "stall_timeout",
         "attempt_timeout",
+        "retry_attempts",
+        "retry_base",
+        "retry_max",
+        "retry_deadline",
+        "breaker_failures",
+        "breaker_recovery",
+        "rate_limit",
+        "in_flight",
     ];
 
     /// The options that can do without one: alone they mean yes.
@@ -146,7 +159,7 @@ impl StoreOptions {
             "first_byte_timeout" => self.first_byte_timeout = parse_timeout(value)?,
             "stall_timeout" => self.stall_timeout = parse_timeout(value)?,
             "attempt_timeout" => self.attempt_timeout = parse_timeout(value)?,
-            other => debug_assert!(false, "{other} is listed as an option and not handled"),
+            other => self.patience.set(other, value)?,
         }
         Ok(())
     }

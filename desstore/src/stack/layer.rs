@@ -1,5 +1,9 @@
 //! The store around a store: what all calls have in common, so that a concern is written once and not twelve times.
 
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use desfmt::Timestamp;
 
@@ -17,11 +21,32 @@ pub(super) struct Call<'a> {
 }
 
 /// How much a payload moves; 0 where that cannot be told.
-pub(super) fn payload_bytes(payload: &Payload) -> u64 {
+pub(crate) fn payload_bytes(payload: &Payload) -> u64 {
     match payload {
         Payload::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
         Payload::File(path) => std::fs::metadata(path).map_or(0, |meta| meta.len()),
     }
+}
+
+/// A part of a payload; short where the payload is.
+pub(crate) async fn part_of(payload: &Payload, range: Range<u64>) -> std::io::Result<Bytes> {
+    match payload {
+        Payload::Bytes(bytes) => {
+            let start = usize::try_from(range.start).unwrap_or(usize::MAX);
+            let end = usize::try_from(range.end).unwrap_or(usize::MAX);
+            Ok(bytes.get(start..end).map_or_else(Bytes::new, |part| bytes.slice_ref(part)))
+        }
+        Payload::File(path) => {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || read_part(path, range)).await.map_err(std::io::Error::other)?
+        }
+    }
+}
+
+fn read_part(path: PathBuf, range: Range<u64>) -> std::io::Result<Bytes> {
+    let mut part = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+    std::fs::File::open(path)?.read_exact_at(&mut part, range.start)?;
+    Ok(part.into())
 }
 
 /// An answer, by how much content came with it.

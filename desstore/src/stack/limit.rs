@@ -58,7 +58,7 @@ impl RateLimitStore {
     /// Begins with a full bucket.
     pub fn new(inner: Arc<dyn ObjectStore>, settings: LimitSettings, clock: Arc<dyn Clock>) -> Self {
         let now = clock.monotonic();
-        let rate = settings.per_second.max(PER_SECOND_MIN);
+        let rate = f64::from(settings.per_second).max(PER_SECOND_MIN);
         let bucket = Bucket { rate, changed: now, next: Duration::ZERO, seen: 0, window: now, observed: rate };
         let permits = Semaphore::new(settings.in_flight_max.clamp(1, Semaphore::MAX_PERMITS));
         Self { inner, settings, clock, permits, bucket: Mutex::new(bucket) }
@@ -86,7 +86,7 @@ impl RateLimitStore {
     fn reserve(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.grow(now, self.settings.per_second.max(PER_SECOND_MIN));
+        bucket.grow(now, f64::from(self.settings.per_second).max(PER_SECOND_MIN));
         bucket.count(now);
         let each = Duration::from_secs_f64(1.0 / bucket.rate);
         let held = each.saturating_mul(self.settings.burst.saturating_sub(1));
@@ -102,7 +102,7 @@ impl RateLimitStore {
     fn slow_down(&self) {
         let now = self.clock.monotonic();
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_sub(bucket.changed) < SLOW_DOWN_EVERY && bucket.rate < self.settings.per_second {
+        if now.saturating_sub(bucket.changed) < SLOW_DOWN_EVERY && bucket.rate < f64::from(self.settings.per_second) {
             return;
         }
         // The rate that was allowed says little where fewer requests came.

@@ -6,8 +6,6 @@
 
 use std::future::Future;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +15,7 @@ use desfmt::{ObjectKey, Timestamp};
 
 use super::RetrySettings;
 use super::breaker::BreakerOpen;
-use super::layer::payload_bytes;
+use super::layer::{part_of, payload_bytes};
 use super::metrics::ZoneMetrics;
 use crate::clock::{Clock, Randomness};
 use crate::error::{StoreError, StoreErrorKind};
@@ -173,26 +171,6 @@ impl Attempts<'_> {
         let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.store.random.next().checked_rem(micros.saturating_add(1)).unwrap_or(0))
     }
-}
-
-async fn part_of(payload: &Payload, range: Range<u64>) -> std::io::Result<Bytes> {
-    match payload {
-        Payload::Bytes(bytes) => {
-            let start = usize::try_from(range.start).unwrap_or(usize::MAX);
-            let end = usize::try_from(range.end).unwrap_or(usize::MAX);
-            Ok(bytes.get(start..end).map_or_else(Bytes::new, |part| bytes.slice_ref(part)))
-        }
-        Payload::File(path) => {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || read_part(path, range)).await.map_err(std::io::Error::other)?
-        }
-    }
-}
-
-fn read_part(path: PathBuf, range: Range<u64>) -> std::io::Result<Bytes> {
-    let mut part = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
-    std::fs::File::open(path)?.read_exact_at(&mut part, range.start)?;
-    Ok(part.into())
 }
 
 fn unreadable(key: &ObjectKey, cause: std::io::Error) -> StoreError {

@@ -103,7 +103,7 @@ async fn the_whole_stack_keeps_the_contract() {
     let make = || -> Arc<dyn ObjectStore> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let memory = MemoryStore::new(Arc::clone(&clock)).with_page_len(NonZeroUsize::new(7).unwrap());
-        let metrics = StackMetrics::unregistered().unwrap().zone("a");
+        let metrics = StackMetrics::unregistered().zone("a");
         build(Arc::new(memory), &StackSettings::default(), &clock, &Ground::random(), &metrics)
     };
 

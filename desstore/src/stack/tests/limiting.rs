@@ -8,7 +8,7 @@ fn limit(ground: &Ground, settings: LimitSettings) -> RateLimitStore {
 }
 
 fn settings() -> LimitSettings {
-    LimitSettings { per_second: 10.0, burst: 5, in_flight_max: 4, wait_max: Duration::from_secs(30) }
+    LimitSettings { per_second: 10, burst: 5, in_flight_max: 4, wait_max: Duration::from_secs(30) }
 }
 
 async fn ask(store: &dyn ObjectStore, times: usize) {
@@ -74,7 +74,7 @@ async fn a_line_that_is_too_long_refuses_newcomers() {
     assert!(outcomes.contains(&StoreErrorKind::NotFound));
     let refused = RateLimitStore::new(
         Arc::<FaultStore>::clone(&ground.faults),
-        LimitSettings { per_second: 1.0, burst: 1, in_flight_max: 1, wait_max: Duration::ZERO },
+        LimitSettings { per_second: 1, burst: 1, in_flight_max: 1, wait_max: Duration::ZERO },
         ground.clock(),
     );
     drop(refused.head(&key("k")).await);
@@ -87,7 +87,7 @@ async fn no_more_requests_than_allowed_are_under_way() {
     ground.clock.advance(Duration::from_secs(100));
     let clock = Arc::clone(&ground.clock);
     let slow = SlowStore { inner: Arc::<MemoryStore>::clone(&ground.memory), delay: Duration::from_secs(1), clock };
-    let generous = LimitSettings { per_second: 1e6, burst: 1_000, in_flight_max: 1, ..settings() };
+    let generous = LimitSettings { per_second: 1_000_000, burst: 1_000, in_flight_max: 1, ..settings() };
     let store = RateLimitStore::new(Arc::new(slow), generous, ground.clock());
     let began = ground.clock.monotonic();
 
