@@ -4,12 +4,19 @@
 //! `./path`, and the helper of mount(8), which gets its source from others, knows no sub-commands at all.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// The word by which desfs asks itself whether a mount answers.
 pub const PROBE: &str = "--probe-mount";
+
+/// A variable of the environment, for configuration files.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 /// What desfs is asked to do.
 #[derive(Debug, Clone)]
@@ -84,6 +91,15 @@ pub struct PathArguments {
     pub verbose: bool,
 }
 
+/// The form of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
 /// Mounts a DES archive as a file system.
 ///
 /// Runs in the background once the mount answers, unless --foreground is given. Exit codes are those of mount(8):
@@ -126,6 +142,14 @@ pub struct Arguments {
     /// Which events are logged, such as `warn` or `desfs=debug`
     #[arg(long, value_name = "FILTER", env = "DESFS_LOG", default_value = "info")]
     pub log: String,
+
+    /// The form of the log
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Serve /metrics, /health and /ready there; a port alone is one of this machine: 9550
+    #[arg(long, value_name = "ADDRESS", env = "DESFS_HTTP", value_parser = desstore::observe::parse_address)]
+    pub http: Option<SocketAddr>,
 
     /// Say what was mounted
     #[arg(short = 'v', long, help_heading = "For mount(8)")]

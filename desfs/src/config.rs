@@ -1,8 +1,9 @@
 //! What one run of desfs is to do: arguments and mount options together, checked.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::cli::Arguments;
+use crate::cli::{Arguments, LogFormat};
 use crate::exit::Failure;
 use crate::options::MountOptions;
 use crate::source::Source;
@@ -28,6 +29,10 @@ pub struct Config {
     pub fake: bool,
     /// What is logged.
     pub log_filter: String,
+    /// In which form.
+    pub log_format: LogFormat,
+    /// Where metrics are served, if anywhere.
+    pub http: Option<SocketAddr>,
 }
 
 /// Which part a process plays.
@@ -65,6 +70,8 @@ impl Config {
             attached,
             supervisor,
             log: log_filter,
+            log_format,
+            http,
             verbose,
             fake,
             sloppy,
@@ -89,7 +96,19 @@ impl Config {
             (false, false, _) => Role::Starter,
         };
         let source = Source::parse(&source_text)?;
-        Ok(Self { source_text, source, mount_point, options, role, supervisor, verbose, fake, log_filter })
+        Ok(Self {
+            source_text,
+            source,
+            mount_point,
+            options,
+            role,
+            supervisor,
+            verbose,
+            fake,
+            log_filter,
+            log_format,
+            http,
+        })
     }
 }
 

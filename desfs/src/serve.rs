@@ -7,6 +7,7 @@ use std::sync::Arc;
 use desstore::{Archive, Clock, Journal, SystemClock};
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::LogFormat;
 use crate::config::{Config, Role};
 use crate::core::{DeletionPolicy, FileSystem, Modes};
 use crate::daemon::{self, Started};
@@ -16,6 +17,7 @@ use crate::handover;
 use crate::journaling::Journaling;
 use crate::log_file::LogFile;
 use crate::mount::{self, Attached, Claim, MountPoint, Probe};
+use crate::observed::Observed;
 use crate::options::MountOptions;
 use crate::signals::{Signals, serve_until_end};
 use crate::source::Opened;
@@ -69,8 +71,10 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let handle = runtime.handle().clone();
     runtime.block_on(async {
         let mut signals = Signals::register().map_err(|error| Failure::system(error.to_string()))?;
+        let observed = Observed::begin(config).await?;
+        let opening = config.source.open_counting(&config.options, Arc::clone(&clock), observed.stack.clone());
         let Opened { archive, local } = tokio::select! {
-            opened = config.source.open(&config.options, Arc::clone(&clock)) => opened?,
+            opened = opening => opened?,
             () = signals.end() => return Err(Failure::interrupted()),
         };
         if config.fake {
@@ -79,7 +83,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         }
         let journaling = Journaling::start(&archive, &config.options, &clock)?;
         let core = show(archive, &config.options, &clock, journaling.journal());
-        let tally = Arc::new(Tally::new(Arc::clone(&clock)));
+        let tally = Arc::new(Tally::new(Arc::clone(&clock)).counting(observed.mount.clone()));
         let Attached { device, mount_point } = connect(config, &target)?;
         let session =
             Session::start(device, Arc::clone(&core), settings(&config.options, &tally), handle, Arc::clone(&clock));
@@ -98,6 +102,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         }
         let supervisor = Supervisor::new(config.role.is_foreground());
         supervisor.ready();
+        observed.health.mounted();
         tracing::info!(source = config.source_text, target = %target.display(), "mounted");
         let description = format!("{} on {}", config.source_text, target.display());
         let probe = Probe::new(&target);
@@ -168,10 +173,20 @@ fn start_logging(config: &Config) -> Result<Option<LogFile>, Failure> {
         (Some(path), _) => {
             let file =
                 LogFile::open(path).map_err(|error| Failure::usage(format!("log={}: {error}", path.display())))?;
-            builder.with_ansi(false).with_writer(file.clone()).init();
+            let builder = builder.with_ansi(false).with_writer(file.clone());
+            match config.log_format {
+                LogFormat::Text => builder.init(),
+                LogFormat::Json => builder.json().init(),
+            }
             return Ok(Some(file));
         }
-        (None, Role::Foreground | Role::Attached) => builder.with_writer(std::io::stderr).init(),
+        (None, Role::Foreground | Role::Attached) => {
+            let builder = builder.with_writer(std::io::stderr);
+            match config.log_format {
+                LogFormat::Text => builder.init(),
+                LogFormat::Json => builder.json().init(),
+            }
+        }
         (None, Role::Background | Role::Starter | Role::Attacher) => {}
     }
     Ok(None)

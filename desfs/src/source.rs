@@ -1,20 +1,23 @@
-//! What can be mounted: a directory or a bucket with a DES archive, or with flat shards of the ancestor.
+//! What can be mounted: a directory, a bucket or several zones with a DES archive, or with flat shards of the ancestor.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use desfmt::layout;
+use desfmt::{BucketBits, layout};
+use desstore::config::{ArchiveConfig, ConfigError, is_config_name};
+use desstore::stack::StackMetrics;
 use desstore::{
     Archive, ArchiveError, Clock, ConnectError, Depth, LocalStore, Location, ObjectStore, ReadOptions, StoreError,
-    Surroundings, SystemRandom,
+    StoreOptions, Surroundings, SystemRandom,
 };
 
+use crate::cli::environment;
 use crate::exit::{Failure, reason_of};
 use crate::options::MountOptions;
 
-/// Where an archive lies.
+/// Where an archive lies, and how it is reached if a configuration file says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source(Location);
+pub struct Source(Location, Option<StoreOptions>);
 
 /// A source that can be read.
 #[derive(Debug, Clone)]
@@ -62,15 +65,65 @@ enum Contents {
 impl Source {
     /// Understands a source as typed.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        Location::parse(text).map(Self).map_err(|error| Failure::usage(format!("source {error}")))
+        let path = Path::new(text);
+        if is_config_name(path) && path.is_file() {
+            return Self::configured(path).map_err(|error| Failure::usage(reason_of(&error)));
+        }
+        Location::parse(text)
+            .map(|location| Self(location, None))
+            .map_err(|error| Failure::usage(format!("source {error}")))
+    }
+
+    fn configured(path: &Path) -> Result<Self, ConfigError> {
+        let (location, options) = ArchiveConfig::load(path, &environment)?.place(path)?;
+        Ok(Self(location, Some(options)))
+    }
+
+    /// How the place is reached: as the configuration file says, or else the options of the mount.
+    fn store_options<'a>(&'a self, options: &'a MountOptions) -> Result<&'a StoreOptions, Failure> {
+        match &self.1 {
+            None => Ok(&options.store),
+            Some(configured) if options.store == StoreOptions::default() => Ok(configured),
+            Some(_) => Err(Failure::usage(
+                "the source is a configuration file; options of a store stand in it and not behind -o",
+            )),
+        }
+    }
+
+    /// How many bits an archive of the ancestor has.
+    fn legacy_bits(&self, options: &MountOptions) -> BucketBits {
+        match &self.0 {
+            Location::Zones(zoned) => zoned.map.bits().unwrap_or(options.legacy_bits),
+            Location::Local(_) | Location::S3(_) => options.legacy_bits,
+        }
+    }
+
+    /// What metrics call the place.
+    pub const fn backend(&self) -> &'static str {
+        match &self.0 {
+            Location::Local(_) => "local",
+            Location::S3(_) => "s3",
+            Location::Zones(_) => "multi_s3",
+        }
     }
 
     /// Opens the archive.
     pub async fn open(&self, options: &MountOptions, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+        self.open_counting(options, clock, StackMetrics::unregistered()).await
+    }
+
+    /// The same, with requests counted.
+    pub async fn open_counting(
+        &self,
+        options: &MountOptions,
+        clock: Arc<dyn Clock>,
+        metrics: StackMetrics,
+    ) -> Result<Opened, OpenError> {
         let known = self.0.local_path().map(examine).transpose()?;
         let random = Arc::new(SystemRandom);
-        let surroundings = Surroundings::new(Arc::clone(&clock), Arc::<SystemRandom>::clone(&random));
-        let connected = self.0.connect(&options.store, &surroundings).await.map_err(|error| self.refused(&error))?;
+        let surroundings = Surroundings::new(Arc::clone(&clock), Arc::<SystemRandom>::clone(&random)).counting(metrics);
+        let connected =
+            self.0.connect(self.store_options(options)?, &surroundings).await.map_err(|error| self.refused(&error))?;
         let read =
             ReadOptions { ttl: options.ttl, memory_bytes: options.memory_bytes, store_is_near: self.0.is_local() };
         let (store, local) = (connected.store, connected.local);
@@ -94,7 +147,7 @@ impl Source {
             None => survey(store.as_ref()).await.map_err(|error| unusable(error.into()))?,
         };
         self.demand_legacy(contents)?;
-        let archive = Archive::open_legacy(store, options.legacy_bits, read, clock, random);
+        let archive = Archive::open_legacy(store, self.legacy_bits(options), read, clock, random);
         Ok(Opened { archive, local })
     }
 
@@ -105,6 +158,7 @@ impl Source {
     fn refused(&self, error: &ConnectError) -> Failure {
         match error {
             ConnectError::Store { source, .. } => self.failed(&reason_of(source)),
+            ConnectError::Zones { source, .. } => self.failed(&reason_of(source)),
             ConnectError::Options { reason, .. } => Failure::usage(format!("source {}: {reason}", self.0)),
         }
     }
@@ -184,16 +238,34 @@ mod tests {
 
     #[test]
     fn a_source_is_taken_as_it_is_typed() {
-        assert_eq!(Source::parse("/srv/a").unwrap(), Source(Location::Local("/srv/a".into())));
+        assert_eq!(Source::parse("/srv/a").unwrap(), Source(Location::Local("/srv/a".into()), None));
         assert!(Source::parse("s3://bucket/prefix").is_ok());
         assert!(Source::parse("gopher://x").unwrap_err().to_string().contains("gopher"));
         assert!(Source::parse("").is_err());
     }
 
     #[test]
+    fn a_configuration_file_is_a_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("archive.toml");
+        std::fs::write(&path, "archive = 's3://bucket/a'\n[store]\nregion = 'eu'\n").unwrap();
+        let text = path.to_str().unwrap();
+
+        let source = Source::parse(text).unwrap();
+        assert_eq!(source.0.to_string(), "s3://bucket/a");
+        assert_eq!(source.store_options(&MountOptions::default()).unwrap().region.as_deref(), Some("eu"));
+        let options = MountOptions::parse(["region=us"], false).unwrap();
+        assert!(source.store_options(&options).unwrap_err().to_string().contains("not behind -o"));
+
+        std::fs::write(&path, "archiv = 's3://bucket/a'\n").unwrap();
+        let refused = Source::parse(text).unwrap_err().to_string();
+        assert!(refused.contains("unknown key \"archiv\"; did you mean \"archive\"?"), "{refused}");
+    }
+
+    #[test]
     fn a_directory_tells_by_its_names_what_it_holds() {
         let directory = tempfile::tempdir().unwrap();
-        let source = Source(Location::Local(directory.path().to_owned()));
+        let source = Source(Location::Local(directory.path().to_owned()), None);
         let refusal = || source.demand_legacy(examine(directory.path()).unwrap()).unwrap_err().to_string();
         assert!(refusal().contains("des-pack --archive"));
 

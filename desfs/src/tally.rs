@@ -13,6 +13,7 @@ use desstore::Clock;
 
 use crate::core::FsError;
 use crate::limits::{CAUSE_SILENCE, CAUSES_MAX};
+use crate::metrics::MountMetrics;
 
 /// The figures and the trouble of one mount.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Tally {
     deleted: AtomicU64,
     writes_dropped: AtomicU64,
     causes: Mutex<Causes>,
+    metrics: Option<MountMetrics>,
 }
 
 /// What a mount has done since it began.
@@ -55,7 +57,15 @@ impl Tally {
             deleted: AtomicU64::new(0),
             writes_dropped: AtomicU64::new(0),
             causes: Mutex::default(),
+            metrics: None,
         }
+    }
+
+    /// The same, counting for others too.
+    #[must_use]
+    pub fn counting(mut self, metrics: MountMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// What has been done so far.
@@ -68,8 +78,11 @@ impl Tally {
         }
     }
 
-    /// Notes what became of a request. Trouble is logged here, where it ends.
-    pub(crate) fn note<T>(&self, operation: &'static str, result: &Result<T, FsError>) {
+    /// Notes what became of a request that began at `began`. Trouble is logged here, where it ends.
+    pub(crate) fn note<T>(&self, operation: &'static str, result: &Result<T, FsError>, began: Duration) {
+        if let Some(metrics) = &self.metrics {
+            metrics.note(operation, result, self.clock.monotonic().saturating_sub(began));
+        }
         self.answered.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = result
             && error.is_trouble()
@@ -85,10 +98,16 @@ impl Tally {
     /// Notes a deletion.
     pub(crate) fn deleted(&self) {
         self.deleted.fetch_add(1, Ordering::Relaxed);
+        if let Some(metrics) = &self.metrics {
+            metrics.deleted();
+        }
     }
 
     /// Notes a write whose bytes are dropped.
     pub(crate) fn write_dropped(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.write_dropped();
+        }
         if self.writes_dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("something writes to files; what it writes is dropped, and further writes are only counted");
         }
@@ -209,9 +228,9 @@ mod tests {
     fn only_trouble_counts_as_failed() {
         let tally = Tally::new(Arc::new(ManualClock::new(Timestamp::from_micros(0))));
 
-        tally.note("read", &Ok(()));
-        tally.note::<()>("lookup", &Err(FsError::NoEntry));
-        tally.note::<()>("read", &Err(FsError::DeadlineExceeded));
+        tally.note("read", &Ok(()), START);
+        tally.note::<()>("lookup", &Err(FsError::NoEntry), START);
+        tally.note::<()>("read", &Err(FsError::DeadlineExceeded), START);
         tally.write_dropped();
         tally.deleted();
 

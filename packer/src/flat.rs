@@ -144,7 +144,7 @@ impl<'a> FlatRun<'a> {
                 shards: 1,
                 ..Published::default()
             });
-            self.run.progress.shard_done();
+            self.run.progress.shard_done(built.files, built.bytes_in, built.bytes_out);
         }
         Ok(published)
     }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::metrics::PackMetrics;
+
 /// Counters that a run moves and others read at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -11,6 +13,7 @@ pub struct Progress {
     files_done: AtomicU64,
     bytes_done: AtomicU64,
     shards_done: AtomicU64,
+    metrics: Option<PackMetrics>,
 }
 
 /// What the counters say at one moment.
@@ -31,6 +34,11 @@ pub struct Snapshot {
 }
 
 impl Progress {
+    /// One that counts for others too.
+    pub fn counting(metrics: PackMetrics) -> Self {
+        Self { metrics: Some(metrics), ..Self::default() }
+    }
+
     /// What the counters say now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -63,7 +71,11 @@ impl Progress {
         self.bytes_done.fetch_sub(bytes, Relaxed);
     }
 
-    pub(crate) fn shard_done(&self) {
+    /// A shard of so many files and bytes was published, as an object of so many bytes.
+    pub(crate) fn shard_done(&self, files: u64, plain: u64, stored: u64) {
         self.shards_done.fetch_add(1, Relaxed);
+        if let Some(metrics) = &self.metrics {
+            metrics.published(files, plain, stored);
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! The arguments by which every program is told where its archive lies and how it is reached. Flatten them into the
 //! program's own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use desstore::config::{ArchiveConfig, ConfigError, place_of_ancestor};
 use desstore::{
-    Clock, Connected, Location, LocationError, ObjectStore, OptionError, Randomness, SingleWriterStore, StoreErrorKind,
-    StoreOptions, Surroundings,
+    Clock, Connected, Location, ObjectStore, OptionError, Randomness, SingleWriterStore, StoreErrorKind, StoreOptions,
+    Surroundings,
 };
 
 use crate::error::PackError;
+use crate::program::reason_of;
 
 /// Where an archive lies and how it is reached.
 #[derive(Debug, Clone, Args)]
@@ -17,7 +20,11 @@ use crate::error::PackError;
 pub struct StoreArgs {
     /// The archive: a local directory, or `s3://BUCKET/PREFIX`.
     #[arg(long, alias = "output-dir", value_name = "URI", env = "DES_ARCHIVE")]
-    pub archive: String,
+    pub archive: Option<String>,
+
+    /// A file that says where the archive lies and how it is reached: .toml, .yaml or .json (see docs/configuration.md).
+    #[arg(long, value_name = "FILE", env = "DES_CONFIG")]
+    pub config: Option<PathBuf>,
 
     /// How a bucket is reached.
     #[command(flatten)]
@@ -74,16 +81,6 @@ pub struct ReachArgs {
 }
 
 impl StoreArgs {
-    /// Where the archive lies.
-    pub fn location(&self) -> Result<Location, LocationError> {
-        Location::parse(&self.archive)
-    }
-
-    /// How it is reached.
-    pub fn options(&self) -> Result<StoreOptions, OptionError> {
-        self.reach.options()
-    }
-
     /// Opens the store of an archive that exists.
     pub async fn connect(&self, clock: Arc<dyn Clock>, random: Arc<dyn Randomness>) -> Result<Connected, PackError> {
         let (location, options) = self.resolve()?;
@@ -96,12 +93,62 @@ impl StoreArgs {
         Ok(location.create(&options, &Surroundings::new(clock, random)).await?)
     }
 
-    /// Place and options, both checked.
-    pub fn resolve(&self) -> Result<(Location, StoreOptions), PackError> {
-        let location = self.location().map_err(|error| PackError::refused(format!("--archive {error}")))?;
-        let options = self.options().map_err(|error| PackError::refused(error.to_string()))?;
-        Ok((location, options))
+    /// Where the archive lies, in the words of whoever said so.
+    pub fn shown(&self) -> String {
+        match (&self.archive, &self.config) {
+            (Some(archive), _) => archive.clone(),
+            (None, Some(config)) => config.display().to_string(),
+            (None, None) => "the archive of the environment".to_owned(),
+        }
     }
+
+    /// Place and options, both checked. Without any argument the variables of the ancestor say where the archive lies.
+    pub fn resolve(&self) -> Result<(Location, StoreOptions), PackError> {
+        let refused = |error: ConfigError| PackError::refused(reason_of(&error));
+        match (&self.archive, &self.config) {
+            (Some(archive), Some(config)) => {
+                let config = config.display();
+                Err(PackError::refused(format!(
+                    "both --archive {archive} and --config {config} say where the archive lies"
+                )))
+            }
+            (Some(archive), None) => {
+                let location = Location::parse(archive);
+                let location = location.map_err(|error| PackError::refused(format!("--archive {error}")))?;
+                let options = self.reach.options().map_err(|error| PackError::refused(error.to_string()))?;
+                Ok((location, options))
+            }
+            (None, Some(config)) => {
+                self.demand_no_reach("the file of --config")?;
+                let file = ArchiveConfig::load(config, &environment);
+                file.and_then(|file| file.place(config)).map_err(refused)
+            }
+            (None, None) => match place_of_ancestor(&environment).map_err(refused)? {
+                Some(place) => {
+                    self.demand_no_reach("the environment (DES_S3_BUCKET and others)")?;
+                    Ok(place)
+                }
+                None => {
+                    Err(PackError::refused("where the archive lies is missing: say --archive URI or --config FILE"))
+                }
+            },
+        }
+    }
+
+    /// Options of a store come from one place.
+    fn demand_no_reach(&self, other: &str) -> Result<(), PackError> {
+        let options = self.reach.options().map_err(|error| PackError::refused(error.to_string()))?;
+        if options == StoreOptions::default() {
+            return Ok(());
+        }
+        Err(PackError::refused(format!("how the archive is reached is said by {other}, and not beside it")))
+    }
+}
+
+/// A variable of the environment.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl ReachArgs {
@@ -198,6 +245,26 @@ mod tests {
         assert_eq!(location.to_string(), "s3://bucket/a");
         assert_eq!(options.endpoint.as_deref(), Some("http://127.0.0.1:1"));
         assert_eq!((options.region.as_deref(), options.insecure, options.part_bytes), (Some("eu"), true, 8 << 20));
+    }
+
+    #[test]
+    fn a_configuration_file_says_where_the_archive_lies() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("des.yaml");
+        std::fs::write(&file, "archive: s3://bucket/a\nstore: {region: eu}\n").unwrap();
+        let file = file.to_str().unwrap();
+
+        let (location, options) = parse(&format!("--config {file}")).resolve().unwrap();
+        assert_eq!((location.to_string().as_str(), options.region.as_deref()), ("s3://bucket/a", Some("eu")));
+        for (more, reason) in
+            [("--archive /srv/a", "both --archive /srv/a and --config"), ("--region us", "not beside it")]
+        {
+            let refused = parse(&format!("--config {file} {more}")).resolve().unwrap_err().to_string();
+            assert!(refused.contains(reason), "{refused}");
+        }
+        std::fs::write(file, "archve: x").unwrap();
+        let refused = parse(&format!("--config {file}")).resolve().unwrap_err().to_string();
+        assert!(refused.contains("did you mean \"archive\"?"), "{refused}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod e2e {
     mod model;
     mod mounting;
     mod names;
+    mod observing;
     mod ordering;
     mod permitting;
     mod racing;
@@ -43,4 +44,5 @@ mod e2e {
     mod supervising;
     mod units;
     mod verifying;
+    mod zones;
 }

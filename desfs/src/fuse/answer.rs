@@ -35,13 +35,13 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    fn note<T>(&self, tally: &Tally, result: &Result<T, FsError>) {
+    fn note<T>(&self, tally: &Tally, result: &Result<T, FsError>, began: Duration) {
         match result {
             Err(error) if self.has_substitute => {
                 tracing::debug!(operation = self.operation, %error, "answered with what was known last");
-                tally.note(self.operation, &Ok(()));
+                tally.note(self.operation, &Ok(()), began);
             }
-            Ok(_) | Err(_) => tally.note(self.operation, result),
+            Ok(_) | Err(_) => tally.note(self.operation, result, began),
         }
     }
 }
@@ -86,13 +86,13 @@ impl Answerer {
         Work: Future<Output = Result<T, FsError>> + Send + 'static,
         Reply: FnOnce(Result<T, FsError>) + Send + 'static,
     {
-        let deadline = terms.deadline;
+        let (deadline, began) = (terms.deadline, self.clock.monotonic());
         // Boxed because work that has begun cannot move, and may have to go to another thread.
         let mut work = Box::pin(work);
         let _entered = self.runtime.enter();
         match poll_once(work.as_mut()) {
             Ok(Poll::Ready(result)) => {
-                terms.note(&self.tally, &result);
+                terms.note(&self.tally, &result, began);
                 reply(result);
             }
             Ok(Poll::Pending) => {
@@ -100,12 +100,12 @@ impl Answerer {
                 drop(self.runtime.spawn(async move {
                     match select(work, clock.sleep(deadline)).await {
                         Either::Left((result, _)) => {
-                            terms.note(&tally, &result);
+                            terms.note(&tally, &result, began);
                             reply(result);
                         }
                         Either::Right(((), work)) => {
                             let result = Err(FsError::DeadlineExceeded);
-                            terms.note(&tally, &result);
+                            terms.note(&tally, &result, began);
                             reply(result);
                             if terms.late == Late::Finish {
                                 drop(work.await);

@@ -73,15 +73,17 @@ impl ShardRun {
             };
             match Box::pin(self.writer.publish(&shard)).await? {
                 PublishOutcome::Published { name, adopted, .. } => {
+                    let files = u64::try_from(built.uids.len()).unwrap_or(u64::MAX);
+                    let (bytes_in, bytes_out) = (built.plain_len, shard.body.object_len());
                     published.add(Published {
-                        files: u64::try_from(built.uids.len()).unwrap_or(u64::MAX),
-                        bytes_in: built.plain_len,
-                        bytes_out: shard.body.object_len(),
+                        files,
+                        bytes_in,
+                        bytes_out,
                         shards: 1,
                         adopted: u64::from(adopted),
                         ..Published::default()
                     });
-                    self.run.progress.shard_done();
+                    self.run.progress.shard_done(files, bytes_in, bytes_out);
                     let digests = built.digests;
                     if !digests.is_empty() {
                         blocking(move || todo.tell_packed(&digests, name)).await?;

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use packer::pack::Config;
 use packer::program::LogArgs;
 use packer::{
-    ByteSize, CodecChoice, Compression, Dating, Framing, Input, Naming, ShardLimits, Share, Sources, StoreArgs,
-    TimeRules, limits,
+    ByteSize, CodecChoice, Compression, Dating, Framing, Input, Naming, ObserveArgs, ShardLimits, Share, Sources,
+    StoreArgs, TimeRules, limits,
 };
 
 /// Packs files into a DES archive.
@@ -32,6 +32,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) observe: ObserveArgs,
 
     /// A manifest, or - for standard input: a JSON array of `{uid, created_at, size_bytes, source_path}`, or such objects
     /// one after the other. A row may hold `metadata`, an object; other keys are ignored. Relative paths are relative to
@@ -189,6 +192,7 @@ pub(crate) struct Request {
     pub(crate) single_writer: bool,
     pub(crate) format: u8,
     pub(crate) config: Config,
+    pub(crate) observe: ObserveArgs,
 }
 
 impl Args {
@@ -197,6 +201,7 @@ impl Args {
         let Self {
             store,
             log: _,
+            observe,
             input_json,
             input_dir,
             uid,
@@ -216,8 +221,7 @@ impl Args {
             spool,
             spool_size,
         } = self;
-        let archive = store.location().map_err(|error| format!("--archive {error}"))?;
-        let options = store.options().map_err(|error| error.to_string())?;
+        let (archive, options) = store.resolve().map_err(|error| error.to_string())?;
         if format == 2 && !archive.is_local() {
             return Err("--format 2 writes to a local directory only; copy it to the bucket afterwards".to_owned());
         }
@@ -263,7 +267,7 @@ impl Args {
             sources: Sources::default(),
             witness: None,
         };
-        Ok(Request { archive, options, single_writer, format, config })
+        Ok(Request { archive, options, single_writer, format, config, observe })
     }
 }
 

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use desstore::observe::Registry;
+use desstore::stack::StackMetrics;
 use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, Surroundings, SystemClock, SystemRandom};
 use packer::pack::Config;
 use packer::program::{DONE, FAILED, failed, misused, runtime};
-use packer::{Buckets, PackError, Progress, Report};
+use packer::{Buckets, PackError, PackMetrics, Progress, Report, broken};
 
 use cli::{Args, Request};
 
@@ -55,43 +57,60 @@ fn tell(report: &Report) -> u8 {
 fn run(request: Request) -> Result<Report, PackError> {
     request.config.input.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    if let (2, Some(directory)) = (request.format, request.archive.local_path()) {
-        return run_flat(request.config, directory, &clock);
+    let registry = Registry::new();
+    let stack = StackMetrics::register(&registry).map_err(broken)?;
+    let progress = Arc::new(Progress::counting(PackMetrics::register(&registry).map_err(broken)?));
+    let observe = request.observe.clone();
+    let result = if let (2, Some(directory)) = (request.format, request.archive.local_path()) {
+        run_flat(request.config, directory, &clock, progress)
+    } else {
+        runtime()?.block_on(async {
+            let _observer = observe.serve(&registry, &stack).await?;
+            run_archive(request, &clock, &stack, progress).await
+        })
+    };
+    // What was done is told also where it went wrong.
+    let written = observe.write(&registry);
+    result.and_then(|report| written.map(|()| report))
+}
+
+/// Packs into an archive, with its progress shown beside.
+async fn run_archive(
+    mut request: Request,
+    clock: &Arc<dyn Clock>,
+    stack: &StackMetrics,
+    progress: Arc<Progress>,
+) -> Result<Report, PackError> {
+    let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom)).counting(stack.clone());
+    let (options, spool) = (request.options.clone(), request.config.spool.clone());
+    let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings.clone(), spool);
+    request.config.sources.buckets = Some(Arc::new(buckets));
+    let (store, local) = open_store(&request, &surroundings).await?;
+    let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
+    let (clock, random) = (Arc::clone(clock), Arc::new(SystemRandom));
+    let result = Box::pin(packer::pack::run(request.config, store, clock, random, progress)).await;
+    shown.abort();
+    // Cancelled, as asked; by then the bar is gone.
+    drop(shown.await);
+    // Once more: what a process left that was still dying when this one began.
+    if let Some(Err(error)) = local.map(|local| local.clean_debris()) {
+        tracing::debug!(%error, "files of dead processes stay");
     }
-    runtime()?.block_on(async {
-        let mut request = request;
-        let surroundings = Surroundings::new(Arc::clone(&clock), Arc::new(SystemRandom));
-        let (options, spool) = (request.options.clone(), request.config.spool.clone());
-        let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings, spool);
-        request.config.sources.buckets = Some(Arc::new(buckets));
-        let progress = Arc::new(Progress::default());
-        let (store, local) = open_store(&request, &clock).await?;
-        let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(&clock)));
-        let result = Box::pin(packer::pack::run(request.config, store, clock, Arc::new(SystemRandom), progress)).await;
-        shown.abort();
-        // Cancelled, as asked; by then the bar is gone.
-        drop(shown.await);
-        // Once more: what a process left that was still dying when this one began.
-        if let Some(Err(error)) = local.map(|local| local.clean_debris()) {
-            tracing::debug!(%error, "files of dead processes stay");
-        }
-        result
-    })
+    result
 }
 
 /// Opens the archive's store, and the directory behind it where it is one, which files of dead processes are taken away from.
 /// A dry run makes no directory and writes nothing: where nothing is, it plans against an empty archive.
 async fn open_store(
     request: &Request,
-    clock: &Arc<dyn Clock>,
+    surroundings: &Surroundings,
 ) -> Result<(Arc<dyn ObjectStore>, Option<LocalStore>), PackError> {
     let Request { archive, options, single_writer, config, .. } = request;
     let is_missing = archive.local_path().is_some_and(|path| !path.try_exists().unwrap_or(true));
     if config.dry_run && is_missing {
-        return Ok((Arc::new(MemoryStore::new(Arc::clone(clock))), None));
+        return Ok((Arc::new(MemoryStore::new(Arc::clone(&surroundings.clock))), None));
     }
-    let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom));
-    let connected = archive.create(options, &surroundings).await?;
+    let connected = archive.create(options, surroundings).await?;
     if config.dry_run {
         return Ok((connected.store, connected.local));
     }
@@ -106,9 +125,13 @@ async fn open_store(
 }
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.
-fn run_flat(config: Config, directory: &Path, clock: &Arc<dyn Clock>) -> Result<Report, PackError> {
+fn run_flat(
+    config: Config,
+    directory: &Path,
+    clock: &Arc<dyn Clock>,
+    progress: Arc<Progress>,
+) -> Result<Report, PackError> {
     let runtime = runtime()?;
-    let progress = Arc::new(Progress::default());
     let shown = runtime.spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
     let result = packer::flat::run(config, directory, clock.as_ref(), progress);
     shown.abort();

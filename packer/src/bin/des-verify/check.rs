@@ -25,11 +25,11 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 pub(crate) async fn run(args: &Args, store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<u8, AnyError> {
     let seed = args.sample.map(|_| args.seed.unwrap_or_else(|| SystemRandom.next()));
-    let mut report = Report::new(args.store.archive.clone(), args.level.name(), seed, clock.now());
+    let mut report = Report::new(args.store.shown(), args.level.name(), seed, clock.now());
     let archive = match open(args, &store, &clock).await {
         Ok(archive) => archive,
         Err(error) => {
-            let finding = Finding::of(&args.store.archive, &error);
+            let finding = Finding::of(&args.store.shown(), &error);
             return tell_unopened(args, &finding, &mut report, clock.as_ref());
         }
     };
@@ -172,7 +172,7 @@ fn summary(args: &Args, checked: &Checked, seed: Option<u64>) -> String {
     let mut summary = format!(
         "{}: {verdict}; level {}, {days} days, {shards} shards, {files} files, {examined} shards examined, \
          {bytes_read} bytes read",
-        args.store.archive,
+        args.store.shown(),
         args.level.name()
     );
     for (count, what) in [
