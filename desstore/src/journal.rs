@@ -25,7 +25,7 @@ use file::JournalFile;
 pub use file::JournalError;
 
 /// How long deletions gather before they are written to the store.
-const GATHER: Duration = Duration::from_millis(700);
+const GATHER: Duration = Duration::from_millis(900);
 
 /// The longest pause between attempts at a store that does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -156,16 +156,19 @@ impl Journal {
     /// Writes everything that waits to the store: on return what had been deleted before the call is durable there.
     pub async fn flush(&self) -> Result<(), ArchiveError> {
         let _one_at_a_time = self.flushing.lock().await;
-        loop {
+        // What comes meanwhile gathers for the next flush: else a stream of deletions would be written a few at a time.
+        let mut left = self.waiting();
+        while left > 0 {
             let (batch, sets) = {
                 let state = self.state();
-                let batch: Vec<_> = state.waiting.iter().take(FLUSH_MAX).cloned().collect();
+                let batch: Vec<_> = state.waiting.iter().take(left.min(FLUSH_MAX)).cloned().collect();
                 (batch, state.sets.clone())
             };
-            if batch.is_empty() {
-                return Ok(());
-            }
             let count = batch.len();
+            if count == 0 {
+                break;
+            }
+            left = left.saturating_sub(count);
             self.write(batch, &sets).await?;
             let state = Arc::clone(&self.state);
             let settled = tokio::task::spawn_blocking(move || settle(&state, count));
@@ -176,6 +179,7 @@ impl Journal {
                 Err(error) => tracing::warn!(%error, "the journal cannot be emptied"),
             }
         }
+        Ok(())
     }
 
     /// Writes tombstones to the store, by groups.

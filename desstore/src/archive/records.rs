@@ -53,8 +53,8 @@ pub(crate) type TakeRecord<'a> = &'a mut (dyn FnMut(DeletionRecord) + Send);
 /// What a listing of a day's tombstones showed.
 #[derive(Default)]
 struct Listed {
-    records: Vec<ObjectKey>,
-    batches: Vec<(ObjectKey, Group)>,
+    records: Vec<(ObjectKey, Uuid)>,
+    batches: Vec<(ObjectKey, Group, Uuid)>,
     folded: BTreeSet<Group>,
 }
 
@@ -102,22 +102,23 @@ impl Archive {
             list_all(self.store.as_ref(), &layout::tombstones_prefix(date), Depth::Recursive, LISTED_MAX).await?
         {
             match self.tombstone_key(&object.key)? {
-                TombstoneKey::Record(..) => listed.records.push(object.key),
-                TombstoneKey::Batch(group, _) => listed.batches.push((object.key, group)),
+                TombstoneKey::Record(_, operation, _) => listed.records.push((object.key, operation)),
+                TombstoneKey::Batch(group, operation) => listed.batches.push((object.key, group, operation)),
                 TombstoneKey::Folded(group) => drop(listed.folded.insert(group)),
             }
         }
+        self.leave_out_folded(&mut listed).await?;
         let mut sieve = Sieve { take, seen: HashSet::new() };
         for keys in listed.records.chunks(READS_AT_ONCE) {
-            let read = future::try_join_all(keys.iter().map(|key| self.record_document::<Tombstone>(key))).await?;
-            for (key, found) in keys.iter().zip(read) {
+            let read = future::try_join_all(keys.iter().map(|(key, _)| self.record_document::<Tombstone>(key))).await?;
+            for ((key, _), found) in keys.iter().zip(read) {
                 match found {
                     Some(tombstone) => sieve.file(tombstone, false),
                     None => drop(listed.folded.insert(self.tombstone_key(key)?.group())),
                 }
             }
         }
-        for (key, group) in &listed.batches {
+        for (key, group, _) in &listed.batches {
             match self.record_document::<TombstoneBatch>(key).await? {
                 Some(batch) => {
                     batch.tombstones.into_iter().for_each(|one| sieve.file(one, false));
@@ -135,6 +136,18 @@ impl Archive {
             folded.shards.into_iter().for_each(|one| sieve.shard(date, one, true));
             folded.erased.into_iter().for_each(|uid_hash| (sieve.take)(DeletionRecord::Erased { date, uid_hash }));
         }
+        Ok(())
+    }
+
+    /// Leaves out what is in a folded set already and only waits to be removed: it is told from there.
+    async fn leave_out_folded(&self, listed: &mut Listed) -> Result<(), ArchiveError> {
+        let mut operations = HashSet::new();
+        for group in &listed.folded {
+            let folded = self.record_document::<FoldedTombstones>(&layout::folded_tombstones(group)).await?;
+            operations.extend(folded.into_iter().flat_map(|set| set.folded).map(|one| one.operation));
+        }
+        listed.records.retain(|(_, operation)| !operations.contains(operation));
+        listed.batches.retain(|(.., operation)| !operations.contains(operation));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! des-verify on archives with planted damage, and on those that cannot be reached.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -172,7 +173,11 @@ fn an_adopted_archive_of_the_ancestor_is_mounted_deleted_from_and_packed_into() 
     let archive = place.path().join("archive");
     run(command("cp").arg("-a").arg(golden("pack-nbits08")).arg(&archive)).success();
     let mount = Mount::new(&archive, "n_bits=8");
-    let before = contents(mount.path());
+    // A name that is cut ends in a hash that is keyed by the archive's identity, which is new.
+    let whole = |mount: &Mount| -> BTreeMap<PathBuf, Vec<u8>> {
+        contents(mount.path()).into_iter().filter(|(path, _)| path.as_os_str().len() < 240).collect()
+    };
+    let (before, count) = (whole(&mount), contents(mount.path()).len());
     let inode = |mount: &Mount, path: &Path| fs::metadata(mount.path().join(path)).unwrap().ino();
     let numbers: Vec<_> = before.keys().map(|path| inode(&mount, path)).collect();
     mount.unmount();
@@ -182,7 +187,8 @@ fn an_adopted_archive_of_the_ancestor_is_mounted_deleted_from_and_packed_into() 
     run(&mut verify(&archive, &["--adopt"])).success();
 
     let mount = Mount::new(&archive, "");
-    assert_eq!(contents(mount.path()), before);
+    assert_eq!(whole(&mount), before);
+    assert_eq!(contents(mount.path()).len(), count);
     assert_eq!(before.keys().map(|path| inode(&mount, path)).collect::<Vec<_>>(), numbers);
     let victim = before.keys().next().unwrap();
     fs::remove_file(mount.path().join(victim)).unwrap();
@@ -195,7 +201,7 @@ fn an_adopted_archive_of_the_ancestor_is_mounted_deleted_from_and_packed_into() 
     let mut expected = before.clone();
     expected.remove(victim);
     expected.insert("20240301/packed later".into(), b"new".to_vec());
-    assert_eq!(contents(mount.path()), expected);
+    assert_eq!(whole(&mount), expected);
 
     let flat = archive.join("20240301_00_0000.des");
     let mut bytes = fs::read(&flat).unwrap();
