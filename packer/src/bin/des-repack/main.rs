@@ -70,7 +70,7 @@ async fn run(args: &Args) -> Result<bool, PackError> {
     let connected = args.store.connect(Arc::clone(&clock), Arc::new(SystemRandom)).await?;
     let writer = ArchiveWriter::open(Arc::clone(&connected.store), Arc::clone(&clock), Arc::new(SystemRandom)).await?;
     let Some(writer) = writer else {
-        let reason = format!("there is no archive at {}: it has no des.json", args.store.archive);
+        let reason = format!("there is no archive at {}: it has no des.json", args.store.shown());
         return Err(PackError::Refused { reason });
     };
     let opened = Opened { store: connected.store, writer: Arc::new(writer), metrics };
