@@ -296,8 +296,12 @@ async fn another_mount_sees_a_deletion_within_its_ttl() {
     there.lookup(day_inode(), b"a").await.unwrap();
 
     here.unlink(day_inode(), b"a", as_user(0)).await.unwrap();
-    // The kernel may keep the name for the other half.
-    fixture.clock.advance(Duration::from_secs(30));
+    fixture.clock.advance(Duration::from_secs(20));
+    let lease = there.lease(day_inode(), b"a");
+    there.lookup(day_inode(), b"a").await.unwrap();
+    // The kernel may keep the name for what is left, and no longer.
+    assert_eq!(there.left_of(lease), Duration::from_secs(40));
+    fixture.clock.advance(Duration::from_secs(40));
 
     assert_eq!(errno(there.lookup(day_inode(), b"a").await), Errno::NOENT);
 }
