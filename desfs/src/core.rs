@@ -79,6 +79,21 @@ impl FileSystem {
         self.deletion.is_possible() && !self.archive.is_legacy()
     }
 
+    /// What all caches in memory together may hold at first.
+    pub fn memory_bytes(&self) -> u64 {
+        self.archive.memory_bytes()
+    }
+
+    /// Changes what all caches in memory together may hold.
+    pub fn set_memory_bytes(&self, memory_bytes: u64) {
+        self.archive.set_memory_bytes(memory_bytes);
+    }
+
+    /// Gives up what readers have left behind, in memory and on disk. To be called now and then.
+    pub fn tend(&self) {
+        self.archive.tend();
+    }
+
     /// Forgets all cached content and indexes.
     pub fn drop_caches(&self) {
         self.archive.drop_caches();

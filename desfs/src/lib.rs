@@ -17,6 +17,7 @@ pub mod journaling;
 pub mod limits;
 pub mod locate;
 pub mod log_file;
+pub mod memory;
 pub mod metrics;
 pub mod mount;
 pub mod names;

@@ -43,3 +43,21 @@ pub const UNMOUNT_RETRY: Duration = Duration::from_millis(200);
 
 /// How long statfs(2) may wait for totals before it tells what was known last.
 pub const STATFS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many days are looked at side by side when the root is listed.
+pub const DAYS_AT_ONCE: usize = 16;
+
+/// What all caches together may hold unless told otherwise.
+pub const MEMORY_DEFAULT: u64 = 256 << 20;
+
+/// What the cache on disk may take unless told otherwise.
+pub const CACHE_SIZE_DEFAULT: u64 = 10 << 30;
+
+/// The part of the memory of all caches that the cache on disk gets for its table and its queue: one in so many.
+pub const DISK_CACHE_SHARE: u64 = 8;
+
+/// How often it is looked whether memory is short.
+pub const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After how many looks at which memory is not short the budget grows again.
+pub const CALM_ROUNDS: u32 = 30;

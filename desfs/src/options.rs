@@ -9,14 +9,15 @@ use std::time::Duration;
 
 pub use values::{DeleteLimit, Permission, Unlinking};
 
+use crate::limits::CACHE_SIZE_DEFAULT;
 use values::{
     parse_bits, parse_directory, parse_group, parse_limit, parse_list, parse_permission, parse_umask, parse_unlinking,
     parse_user,
 };
 
 use desfmt::BucketBits;
-use desstore::StoreOptions;
 use desstore::values::{parse_bytes, parse_duration};
+use desstore::{DISK_CACHE_BYTES_MIN, StoreOptions};
 
 /// Everything that `-o` can say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +43,12 @@ pub struct MountOptions {
     pub group: Option<u32>,
     /// `umask=OCTAL`: mode bits that are taken away everywhere.
     pub umask: u16,
-    /// `memory=SIZE`: what all caches together may hold.
-    pub memory_bytes: u64,
+    /// `memory=SIZE`: what all caches together may hold, if that was said.
+    pub memory_bytes: Option<u64>,
+    /// `cache_dir=DIR`: where pieces of what was fetched from a far store are kept on disk.
+    pub cache_directory: Option<PathBuf>,
+    /// `cache_size=SIZE`: what that may take.
+    pub cache_bytes: u64,
     /// `deadline=TIME`: how long a request may wait for the store before it fails.
     pub deadline: Duration,
     /// `delete=allow|deny|USER:USER...`: who may delete, beside what the modes say.
@@ -75,7 +80,9 @@ impl Default for MountOptions {
             owner: None,
             group: None,
             umask: 0,
-            memory_bytes: 256 << 20,
+            memory_bytes: None,
+            cache_directory: None,
+            cache_bytes: CACHE_SIZE_DEFAULT,
             deadline: Duration::from_secs(30),
             delete: Permission::Everyone,
             unlinking: Unlinking::Durable,
@@ -128,13 +135,15 @@ fn suggestion(nearest: Option<&'static str>) -> String {
 }
 
 /// Options that take a value.
-const WITH_VALUE: [&str; 13] = [
+const WITH_VALUE: [&str; 15] = [
     "n_bits",
     "ttl",
     "uid",
     "gid",
     "umask",
     "memory",
+    "cache_dir",
+    "cache_size",
     "deadline",
     "delete",
     "unlink",
@@ -264,7 +273,9 @@ impl MountOptions {
             "uid" => self.owner = Some(parse_user(value)?),
             "gid" => self.group = Some(parse_group(value)?),
             "umask" => self.umask = parse_umask(value)?,
-            "memory" => self.memory_bytes = parse_bytes(value)?,
+            "memory" => self.memory_bytes = Some(parse_bytes(value)?),
+            "cache_dir" => self.cache_directory = Some(parse_directory(value)?),
+            "cache_size" => self.cache_bytes = parse_cache_size(value)?,
             "deadline" => self.deadline = parse_duration(value)?,
             "delete" => self.delete = parse_permission(value)?,
             "delete_limit" => self.delete_limit = Some(parse_limit(value)?),
@@ -279,6 +290,14 @@ impl MountOptions {
         }
         Ok(())
     }
+}
+
+fn parse_cache_size(value: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(value)?;
+    if bytes < DISK_CACHE_BYTES_MIN {
+        return Err(format!("must be at least {}M", DISK_CACHE_BYTES_MIN >> 20));
+    }
+    Ok(bytes)
 }
 
 /// The option of ours that needs the fewest edits, if it needs at most two and keeps some letters.

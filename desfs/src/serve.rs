@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use desstore::{Archive, Clock, Journal, SystemClock};
+use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
@@ -16,6 +17,7 @@ use crate::fuse::{Session, Settings};
 use crate::handover;
 use crate::journaling::Journaling;
 use crate::log_file::LogFile;
+use crate::memory::{Cgroup, Governor};
 use crate::mount::{self, Attached, Claim, MountPoint, Probe};
 use crate::observed::Observed;
 use crate::options::MountOptions;
@@ -83,6 +85,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         }
         let journaling = Journaling::start(&archive, &config.options, &clock)?;
         let core = show(archive, &config.options, &clock, journaling.journal());
+        let _watch = watch_memory(&core, &clock);
         let tally = Arc::new(Tally::new(Arc::clone(&clock)).counting(observed.mount.clone()));
         let Attached { device, mount_point } = connect(config, &target)?;
         let session =
@@ -144,6 +147,16 @@ fn show(
     };
     let policy = DeletionPolicy::new(options, host_name(), Arc::clone(clock));
     Arc::new(FileSystem::new(archive, modes, policy).with_journal(journal))
+}
+
+/// Lets the caches shrink while the cgroup is short of memory, for as long as what is returned lives.
+fn watch_memory(core: &Arc<FileSystem>, clock: &Arc<dyn Clock>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(cgroup) = Cgroup::find() {
+        let governor = Governor::new(core.memory_bytes());
+        tasks.spawn(governor.watch(cgroup, Arc::clone(core), Arc::clone(clock)));
+    }
+    tasks
 }
 
 fn settings(options: &MountOptions, tally: &Arc<Tally>) -> Settings {

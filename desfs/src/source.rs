@@ -7,12 +7,14 @@ use desfmt::{BucketBits, layout};
 use desstore::config::{ArchiveConfig, ConfigError, is_config_name};
 use desstore::stack::StackMetrics;
 use desstore::{
-    Archive, ArchiveError, Clock, ConnectError, Depth, LocalStore, Location, ObjectStore, ReadOptions, StoreError,
-    StoreOptions, Surroundings, SystemRandom,
+    Archive, ArchiveError, Clock, ConnectError, Depth, DiskCache, DiskCacheOptions, LocalStore, Location, ObjectStore,
+    ReadOptions, StoreError, StoreOptions, Surroundings, SystemRandom,
 };
 
 use crate::cli::environment;
 use crate::exit::{Failure, reason_of};
+use crate::limits::DISK_CACHE_SHARE;
+use crate::memory::{self, Cgroup};
 use crate::options::MountOptions;
 
 /// Where an archive lies, and how it is reached if a configuration file says so.
@@ -124,8 +126,7 @@ impl Source {
         let surroundings = Surroundings::new(Arc::clone(&clock), Arc::<SystemRandom>::clone(&random)).counting(metrics);
         let connected =
             self.0.connect(self.store_options(options)?, &surroundings).await.map_err(|error| self.refused(&error))?;
-        let read =
-            ReadOptions { ttl: options.ttl, memory_bytes: options.memory_bytes, store_is_near: self.0.is_local() };
+        let read = self.read_options(options, &clock);
         let (store, local) = (connected.store, connected.local);
         let unusable = |error: ArchiveError| OpenError { failure: self.failed(&reason_of(&error)), error: Some(error) };
         let archive = if known == Some(Contents::Legacy) {
@@ -149,6 +150,29 @@ impl Source {
         self.demand_legacy(contents)?;
         let archive = Archive::open_legacy(store, self.legacy_bits(options), read, clock, random);
         Ok(Opened { archive, local })
+    }
+
+    /// How the archive is to be read: what memory there is is shared out between the caches.
+    fn read_options(&self, options: &MountOptions, clock: &Arc<dyn Clock>) -> ReadOptions {
+        let memory_bytes = memory::budget(options.memory_bytes, Cgroup::find().and_then(|cgroup| cgroup.limit()));
+        let store_is_near = self.0.is_local();
+        // What lies on a local disk already needs no copy there.
+        let directory = options.cache_directory.as_ref().filter(|_| !store_is_near);
+        let disk_cache = directory.and_then(|directory| {
+            let of_disk_cache = DiskCacheOptions::new(directory, options.cache_bytes, memory_bytes / DISK_CACHE_SHARE);
+            DiskCache::open(&of_disk_cache, Arc::clone(clock))
+                .inspect_err(
+                    |error| tracing::warn!(cache_dir = %directory.display(), %error, "reading without a cache on disk"),
+                )
+                .ok()
+        });
+        let for_disk_cache = disk_cache.as_ref().map_or(0, |_| memory_bytes / DISK_CACHE_SHARE);
+        ReadOptions {
+            ttl: options.ttl,
+            memory_bytes: memory_bytes.saturating_sub(for_disk_cache),
+            store_is_near,
+            disk_cache,
+        }
     }
 
     fn failed(&self, reason: &str) -> Failure {

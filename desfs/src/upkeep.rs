@@ -64,6 +64,7 @@ impl Upkeep {
 
     async fn sweep(&self) {
         self.tally.settle();
+        self.core.tend();
         let Some(store) = self.local.clone() else { return };
         if let Err(error) = tokio::task::spawn_blocking(move || store.close_removed()).await {
             tracing::warn!(%error, "files of removed objects stay open");

@@ -4,12 +4,15 @@
 //! entry, and one range read the content. Whatever is cached lies in one cache with one budget in bytes. With everything
 //! cached, or on a local store, every future of this module completes at its first poll.
 
+mod ahead;
 mod check;
 mod content;
 mod day;
 mod delete;
 mod entries;
 mod error;
+mod forget;
+mod frames;
 mod lease;
 mod legacy;
 mod list;
@@ -22,11 +25,13 @@ mod tombstones;
 mod totals;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Identity};
-use desfmt::{ArchiveId, BucketBits, Date, ShardId, Timestamp, UidHasher, layout, v3};
+use desfmt::{ArchiveId, BucketBits, Date, FormatError, ObjectKey, ShardId, Timestamp, UidHasher, layout, v3};
 
+pub use ahead::AheadStats;
 pub(crate) use check::in_words;
 pub(crate) use check::prove::ProvenShard;
 pub use check::{CheckEvent, CheckLevel, CheckOptions, Checked, Finding, FindingKind, Sample, Verdict};
@@ -40,10 +45,12 @@ pub use receipt::{ErasureReceipt, ErasureState, Holder, Role};
 pub use records::DeletionRecord;
 pub use totals::Totals;
 
-use crate::cache::ByteCache;
+use crate::archive::ahead::Ahead;
+use crate::cache::{ByteCache, CacheStats};
 use crate::clock::{Clock, Randomness};
+use crate::disk_cache::{DiskCache, DiskCacheStats};
 use crate::error::StoreErrorKind;
-use crate::store::{Depth, ETag, ObjectStore};
+use crate::store::{Depth, ETag, ObjectMeta, ObjectStore};
 
 pub(crate) use day::{Day, DayShard};
 pub(crate) use delete::TOMBSTONES_PER_WRITE;
@@ -61,11 +68,13 @@ pub struct ReadOptions {
     /// Whether reading from the store costs no more than keeping what was read, as with a local directory. Small frames
     /// that are stored as they are are then not kept. Default false.
     pub store_is_near: bool,
+    /// Where pieces of objects are kept beyond memory. What it needs of memory is not part of `memory_bytes`. Default none.
+    pub disk_cache: Option<DiskCache>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { ttl: Duration::from_mins(1), memory_bytes: 256 << 20, store_is_near: false }
+        Self { ttl: Duration::from_mins(1), memory_bytes: 256 << 20, store_is_near: false, disk_cache: None }
     }
 }
 
@@ -80,8 +89,23 @@ pub struct Archive {
     legacy: bool,
     uid_hasher: UidHasher,
     cache: ByteCache<CacheKey, Cached>,
+    ahead: Ahead,
+    damage_met: AtomicU64,
     days: day::DayBook,
     totals: totals::TotalsBook,
+}
+
+/// What the caches of an archive have done so far, and what they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ArchiveCacheStats {
+    /// What is kept in memory: days, indexes, frames.
+    pub memory: CacheStats,
+    /// What is read ahead.
+    pub ahead: AheadStats,
+    /// What is kept on disk.
+    pub disk: DiskCacheStats,
+    /// Pieces of objects that did not prove themselves when they arrived, and were fetched once more.
+    pub damage_met: u64,
 }
 
 /// What is cached, by what it is.
@@ -100,7 +124,7 @@ pub(crate) enum CacheKey {
 /// A cached value; each kind of key has one kind of value.
 #[derive(Debug, Clone)]
 pub(crate) enum Cached {
-    Days(Arc<[Date]>, Duration),
+    Days(Arc<DayList>),
     Day(Arc<Day>),
     NoDay(Duration),
     Shard(Arc<OpenShard>),
@@ -110,6 +134,17 @@ pub(crate) enum Cached {
     Frame(bytes::Bytes),
     /// The version whose content is proven.
     BigFile(ETag),
+}
+
+/// The days that exist.
+#[derive(Debug)]
+pub(crate) struct DayList {
+    /// Ascending.
+    pub(crate) dates: Arc<[Date]>,
+    /// The version of the manifest of each; none in an archive of the ancestor.
+    pub(crate) tags: Vec<ETag>,
+    /// When they were listed.
+    checked: Duration,
 }
 
 /// The most days that an archive can have.
@@ -157,9 +192,12 @@ impl Archive {
         random: Arc<dyn Randomness>,
         (identity, legacy): (Identity, bool),
     ) -> Self {
+        let ahead_bytes = if options.store_is_near { 0 } else { Ahead::share_of(options.memory_bytes) };
         Self {
             uid_hasher: UidHasher::new(identity.archive),
-            cache: ByteCache::new(options.memory_bytes),
+            cache: ByteCache::new(options.memory_bytes.saturating_sub(ahead_bytes)),
+            ahead: Ahead::new(ahead_bytes, Arc::clone(&clock)),
+            damage_met: AtomicU64::new(0),
             days: day::DayBook::new(),
             totals: totals::TotalsBook::default(),
             store,
@@ -198,27 +236,71 @@ impl Archive {
     /// Forgets everything that is cached. That a manifest was seen in a newer version is not forgotten.
     pub fn drop_caches(&self) {
         self.cache.clear();
+        self.ahead.clear();
         self.totals.forget();
+    }
+
+    /// What its caches have done so far, and what they hold.
+    pub fn cache_stats(&self) -> ArchiveCacheStats {
+        ArchiveCacheStats {
+            memory: self.cache.stats(),
+            ahead: self.ahead.stats(),
+            disk: self.options.disk_cache.as_ref().map(DiskCache::stats).unwrap_or_default(),
+            damage_met: self.damage_met.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The budget of all caches together as it was at first.
+    pub const fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes
+    }
+
+    /// Changes the budget of all caches together, as [`ReadOptions::memory_bytes`] says it at first. What is too much goes at
+    /// once.
+    pub fn set_memory_bytes(&self, memory_bytes: u64) {
+        let ahead_bytes = if self.options.store_is_near { 0 } else { Ahead::share_of(memory_bytes) };
+        self.ahead.set_bytes_max(ahead_bytes);
+        self.cache.set_bytes_max(memory_bytes.saturating_sub(ahead_bytes));
+    }
+
+    /// Gives up what readers have left behind. To be called now and then.
+    pub fn tend(&self) {
+        self.ahead.tend();
+        if let Some(disk) = &self.options.disk_cache {
+            disk.tend();
+        }
+    }
+
+    /// Notes bytes that were not what they should be and are fetched once more.
+    pub(crate) fn fetched_again(&self, key: &ObjectKey, error: &FormatError) {
+        self.damage_met.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%key, %error, "damaged on its way or in the store; fetched once more");
     }
 
     /// All days that exist, ascending, as they were at most `ttl` ago. One listing.
     pub async fn days(&self) -> Result<Arc<[Date]>, ArchiveError> {
+        Ok(Arc::clone(&self.days_known().await?.dates))
+    }
+
+    pub(crate) async fn days_known(&self) -> Result<Arc<DayList>, ArchiveError> {
         let now = self.clock.monotonic();
-        if let Some(Cached::Days(days, checked)) = self.cache.get(&CacheKey::Days)
-            && now.saturating_sub(checked) < self.options.ttl
+        if let Some(Cached::Days(days)) = self.cache.get(&CacheKey::Days)
+            && now.saturating_sub(days.checked) < self.options.ttl
         {
             return Ok(days);
         }
-        let days: Arc<[Date]> =
-            if self.legacy { self.list_legacy_days().await? } else { self.list_days().await? }.into();
-        let weight = days.len().saturating_mul(size_of::<Date>());
-        self.cache.insert(CacheKey::Days, Cached::Days(Arc::clone(&days), now), weight);
+        let (dates, tags) =
+            if self.legacy { (self.list_legacy_days().await?, Vec::new()) } else { self.list_days().await? };
+        let weight = dates.len().saturating_mul(size_of::<Date>()).saturating_add(tags.len().saturating_mul(64));
+        let days = Arc::new(DayList { dates: dates.into(), tags, checked: now });
+        self.cache.insert(CacheKey::Days, Cached::Days(Arc::clone(&days)), weight);
         Ok(days)
     }
 
-    async fn list_days(&self) -> Result<Vec<Date>, ArchiveError> {
+    async fn list_days(&self) -> Result<(Vec<Date>, Vec<ETag>), ArchiveError> {
         let objects = crate::store::list_all(self.store.as_ref(), layout::MANIFESTS, Depth::Direct, DAYS_MAX).await?;
-        Ok(objects.iter().filter_map(|object| layout::parse_manifest(object.key.as_str())).collect())
+        let day = |object: ObjectMeta| Some((layout::parse_manifest(object.key.as_str())?, object.etag));
+        Ok(objects.into_iter().filter_map(day).unzip())
     }
 
     /// How many files the live shards of a day hold, those that are deleted included.

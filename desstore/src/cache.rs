@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -37,6 +37,8 @@ pub struct CacheStats {
     pub evicted_by_size: u64,
     /// Values dropped because they were too old.
     pub evicted_by_age: u64,
+    /// Values dropped because the machine or the cgroup was short of memory.
+    pub evicted_by_pressure: u64,
     /// Values dropped because somebody said so.
     pub removed: u64,
     /// Values held now.
@@ -65,6 +67,9 @@ struct Counters {
     misses: AtomicU64,
     evicted_by_size: AtomicU64,
     evicted_by_age: AtomicU64,
+    evicted_by_pressure: AtomicU64,
+    /// True while the cache is being made smaller.
+    under_pressure: AtomicBool,
     removed: AtomicU64,
 }
 
@@ -120,6 +125,11 @@ impl<K: Hash + Eq, V: Clone> ByteCache<K, V> {
         None
     }
 
+    /// True when a value is held for the key, however old it is. Counts as no lookup.
+    pub fn contains(&self, key: &K) -> bool {
+        self.cache.contains_key(key)
+    }
+
     /// Keeps a value that weighs `weight` bytes beyond its own size and that of its key.
     pub fn insert(&self, key: K, value: V, weight: usize) {
         let overhead = ENTRY_OVERHEAD.saturating_add(size_of::<K>()).saturating_add(size_of::<Held<V>>());
@@ -153,6 +163,13 @@ impl<K: Hash + Eq, V: Clone> ByteCache<K, V> {
         self.remove_if(|_, _| true);
     }
 
+    /// Changes what it may hold. What is too much goes at once, and counts as dropped under pressure.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.counters.under_pressure.store(true, Ordering::Relaxed);
+        self.cache.set_capacity(bytes_max);
+        self.counters.under_pressure.store(false, Ordering::Relaxed);
+    }
+
     /// What it has done so far, and what it holds.
     pub fn stats(&self) -> CacheStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -161,6 +178,7 @@ impl<K: Hash + Eq, V: Clone> ByteCache<K, V> {
             misses: read(&self.counters.misses),
             evicted_by_size: read(&self.counters.evicted_by_size),
             evicted_by_age: read(&self.counters.evicted_by_age),
+            evicted_by_pressure: read(&self.counters.evicted_by_pressure),
             removed: read(&self.counters.removed),
             entries: u64::try_from(self.cache.len()).unwrap_or(u64::MAX),
             bytes: self.cache.weight(),
@@ -219,7 +237,9 @@ impl<K, V> Lifecycle<K, Held<V>> for Evictions {
     type RequestState = Vec<Held<V>>;
 
     fn on_evict(&self, dropped: &mut Self::RequestState, _: K, held: Held<V>) {
-        self.0.evicted_by_size.fetch_add(1, Ordering::Relaxed);
+        let is_under_pressure = self.0.under_pressure.load(Ordering::Relaxed);
+        let counter = if is_under_pressure { &self.0.evicted_by_pressure } else { &self.0.evicted_by_size };
+        counter.fetch_add(1, Ordering::Relaxed);
         dropped.push(held);
     }
 }

@@ -2,18 +2,20 @@
 #![expect(clippy::clone_on_ref_ptr, reason = "`Arc::clone` does not turn an Arc of a store into an Arc of any store")]
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest, ManifestShard};
+use desfmt::layout::{self, ShardName};
 use desfmt::{BucketBits, Date, Group, ObjectKey, Timestamp, Uid, v3};
 
 use crate::archive::{Archive, ReadOptions};
 use crate::clock::{ManualClock, SeededRandom};
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::memory::MemoryStore;
-use crate::publish::{ArchiveWriter, BuiltShard, Outcome};
+use crate::publish::{ArchiveWriter, BuiltShard, Outcome, Swapped};
 use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
 
 /// The day that most tests use.
@@ -41,8 +43,11 @@ impl Fixture {
         let store = Arc::new(Observed {
             inner,
             calls: Mutex::default(),
+            ranges: Mutex::default(),
             after_list: Mutex::default(),
             yields: AtomicBool::new(false),
+            flips: AtomicUsize::new(0),
+            range_len_max: AtomicU64::new(u64::MAX),
         });
         let writer = ArchiveWriter::create(
             store.clone(),
@@ -63,9 +68,14 @@ impl Fixture {
 
     /// A mount, as it were.
     pub(crate) async fn reader(&self) -> Arc<Archive> {
+        self.reader_with(ReadOptions::default()).await
+    }
+
+    /// A mount with options of its own.
+    pub(crate) async fn reader_with(&self, options: ReadOptions) -> Arc<Archive> {
         let store = self.store.clone();
         let clock = self.clock.clone();
-        Archive::open(store, ReadOptions::default(), clock, Arc::new(SeededRandom::new(2))).await.unwrap()
+        Archive::open(store, options, clock, Arc::new(SeededRandom::new(2))).await.unwrap()
     }
 
     /// Builds a shard of files that were surveyed by a writer just now.
@@ -84,12 +94,53 @@ impl Fixture {
         build_in(self.scratch.path(), writer, files, (codec, dictionary)).await.unwrap()
     }
 
+    /// The manifest of the day.
+    pub(crate) async fn manifest(&self) -> Manifest {
+        let fetched = self.store.get(&layout::manifest(day()), DOCUMENT_LEN_MAX).await.unwrap();
+        document::decode(&fetched.bytes).unwrap()
+    }
+
+    /// Puts another shard in the place of the only one, with these files of it, each with the ordinal it was born with,
+    /// and takes the old object away. Whether they are the same files is the caller's affair.
+    pub(crate) async fn repack(&self, files: &[(&str, &[u8], u32)]) {
+        let old = self.manifest().await.shards.remove(0);
+        let (files, ordinals): (Vec<(&str, &[u8])>, Vec<u32>) =
+            files.iter().map(|(name, content, ordinal)| ((*name, *content), *ordinal)).unzip();
+        let parents = vec![v3::Parent { shard: old.shard, body_digest: blake3::hash(b"") }];
+        let lineage = v3::Lineage { serials: old.serials.clone(), parents };
+        let (mut bytes, body) = body(&self.writer, &files, (v3::Codec::Zstd, None), Some((lineage, &ordinals)));
+        let repack = old.repack.checked_add(1).unwrap();
+        let bits = self.writer.identity().bits();
+        let name = ShardName { repack, ..old.name(day(), bits).unwrap() };
+        bytes.extend_from_slice(&body.footer_bytes(&name));
+        let new = ManifestShard {
+            repack,
+            key: layout::shard(&name),
+            shard: body.shard_id(),
+            len: body.object_len(),
+            tail_len: body.tail_len(),
+            blake3: blake3::hash(&bytes).to_string(),
+            entries: body.entries(),
+            plain_len: body.plain_len(),
+            uid_min: None,
+            uid_max: None,
+            ..old.clone()
+        };
+        self.store.put(&new.key, Payload::Bytes(bytes.into())).await.unwrap();
+        let swapped = self.writer.swap(day(), vec![(old.key.clone(), old.shard)], vec![new]).await.unwrap();
+        assert_eq!(swapped, Swapped::Done);
+        self.store.delete(&old.key).await.unwrap();
+    }
+
     /// Publishes files as one shard.
     pub(crate) async fn pack(&self, files: &[(&str, &[u8])]) -> Outcome {
         let shard = self.build(&self.writer, files).await;
         self.writer.publish(&shard).await.unwrap()
     }
 }
+
+/// The births of a repacked shard: what it was made from, and with which ordinal each of its files was born.
+type Births<'a> = (v3::Lineage, &'a [u32]);
 
 /// Builds a shard in a directory. All files belong to the group of the first.
 pub(crate) async fn build_in(
@@ -104,7 +155,7 @@ pub(crate) async fn build_in(
     files.sort_unstable();
     let uids: Arc<[Uid]> = files.iter().map(|(name, _)| uid(name)).collect();
     let survey = writer.survey(&group, &uids).await?;
-    let (bytes, body) = body(writer, &files, codec, dictionary);
+    let (bytes, body) = body(writer, &files, (codec, dictionary), None);
     let path = scratch.join(format!("{}.tmp", body.shard_id()));
     std::fs::write(&path, bytes).unwrap();
     let plain_len = files.iter().map(|(_, content)| u64::try_from(content.len()).unwrap()).sum();
@@ -114,15 +165,16 @@ pub(crate) async fn build_in(
 fn body(
     writer: &ArchiveWriter,
     files: &[(&str, &[u8])],
-    codec: v3::Codec,
-    dictionary: Option<&v3::Dictionary>,
+    (codec, dictionary): (v3::Codec, Option<&v3::Dictionary>),
+    births: Option<Births<'_>>,
 ) -> (Vec<u8>, v3::Body) {
+    let (lineage, ordinals) = births.unwrap_or_default();
     let settings = v3::BodySettings { archive: writer.identity().archive, codec };
     let encoder = v3::FrameEncoder::new(codec, 3, dictionary).unwrap();
-    let mut body = v3::BodyWriter::new(settings, dictionary, v3::Lineage::default()).unwrap();
+    let mut body = v3::BodyWriter::new(settings, dictionary, lineage).unwrap();
     let mut cutter = v3::FrameCutter::new(v3::FrameSize::default());
     let (mut bytes, mut frames) = (body.header(), Vec::new());
-    for (name, content) in files {
+    for (at, (name, content)) in files.iter().enumerate() {
         cutter.push(content, &mut frames).unwrap();
         let placement = cutter.end_file(&mut frames).unwrap();
         let entry = v3::NewEntry {
@@ -133,7 +185,7 @@ fn body(
             len: placement.len,
             digest: blake3::hash(content),
             metadata: None,
-            birth: None,
+            birth: ordinals.get(at).map(|ordinal| (0, *ordinal)),
         };
         body.push_entry(entry).unwrap();
     }
@@ -152,8 +204,11 @@ type Hook = Box<dyn FnOnce(&MemoryStore) + Send>;
 pub(crate) struct Observed {
     pub(crate) inner: MemoryStore,
     calls: Mutex<Vec<String>>,
+    ranges: Mutex<Vec<Range<u64>>>,
     after_list: Mutex<Option<Hook>>,
     yields: AtomicBool,
+    flips: AtomicUsize,
+    range_len_max: AtomicU64,
 }
 
 impl std::fmt::Debug for Observed {
@@ -166,6 +221,21 @@ impl Observed {
     /// What was asked since the last time.
     pub(crate) fn take_calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    /// Which ranges were read since the last time.
+    pub(crate) fn take_ranges(&self) -> Vec<Range<u64>> {
+        std::mem::take(&mut *self.ranges.lock().unwrap())
+    }
+
+    /// Flips a bit in each of the next so many ranges that are read.
+    pub(crate) fn flip_next_ranges(&self, count: usize) {
+        self.flips.store(count, Ordering::Relaxed);
+    }
+
+    /// From now on longer ranges cannot be read.
+    pub(crate) fn refuse_ranges_beyond(&self, len_max: u64) {
+        self.range_len_max.store(len_max, Ordering::Relaxed);
     }
 
     /// Runs once, right after the next listing was answered.
@@ -209,9 +279,20 @@ impl ObjectStore for Observed {
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>, etag: Option<&ETag>) -> Result<Bytes, StoreError> {
         self.note("get_range", key);
+        self.ranges.lock().unwrap().push(range.clone());
         self.step_aside().await;
+        if range.end.saturating_sub(range.start) > self.range_len_max.load(Ordering::Relaxed) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "get_range", key));
+        }
         let answer = self.inner.get_range(key, range, etag).await;
         self.step_aside().await;
+        let is_flipped = |flips: usize| flips.checked_sub(1);
+        if self.flips.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_flipped).is_ok() {
+            let mut flipped = answer?.to_vec();
+            let middle = flipped.len() / 2;
+            flipped[middle] ^= 1;
+            return Ok(flipped.into());
+        }
         answer
     }
 

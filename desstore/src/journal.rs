@@ -121,9 +121,7 @@ impl Journal {
     pub async fn delete(&self, date: Date, uid: &Uid, deletion: &Deletion) -> Result<Deleted, ArchiveError> {
         self.archive.refuse_legacy()?;
         let set = self.archive.tombstone_set(date);
-        if self.archive.lookup(date, uid).await?.is_none() {
-            return Ok(Deleted::NotFound);
-        }
+        let Some(file) = self.archive.lookup(date, uid).await? else { return Ok(Deleted::NotFound) };
         if self.waiting() >= WAITING_MAX {
             return self.archive.delete(date, uid, deletion).await;
         }
@@ -140,6 +138,7 @@ impl Journal {
         match written.await {
             Ok(Ok(())) => {
                 self.has_work.notify_one();
+                self.archive.forget_file(date, file.birth).await;
                 Ok(Deleted::Now)
             }
             Ok(Err(error)) => Err(self.failed(error).into()),

@@ -10,6 +10,7 @@ mod clock;
 pub mod config;
 pub mod conformance;
 mod deletions;
+mod disk_cache;
 mod error;
 pub mod fault;
 #[cfg(test)]
@@ -36,13 +37,14 @@ pub mod zones;
 
 pub use adopt::{Adopted, adopt};
 pub use archive::{
-    Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Deleted, Deletion, DeletionRecord, Details,
-    ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, Lease, ReadOptions, Role, Sample, Standing,
-    Totals, Verdict,
+    AheadStats, Archive, ArchiveCacheStats, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Deleted,
+    Deletion, DeletionRecord, Details, ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, Lease,
+    ReadOptions, Role, Sample, Standing, Totals, Verdict,
 };
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};
 pub use deletions::Deletions;
+pub use disk_cache::{DISK_CACHE_BYTES_MIN, DiskCache, DiskCacheOptions, DiskCacheStats};
 pub use error::{StoreError, StoreErrorKind};
 pub use fold::{FOLD_AGE_MIN, Folded};
 pub use inventory::{Held, Inventory, ReadManifest, State};

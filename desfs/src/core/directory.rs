@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use desfmt::Date;
+use futures_util::future::join_all;
 
 use crate::core::{Attributes, FileSystem, FsError};
 use crate::inode::{Cookie, Node, Resume};
+use crate::limits::DAYS_AT_ONCE;
 
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,21 +59,29 @@ impl FileSystem {
             Resume::After(date) => days.partition_point(|day| *day <= date),
             Resume::AtDot | Resume::AtDotDot | Resume::AtFirst => 0,
         };
-        for date in days.iter().skip(first).copied() {
-            if entries.len() >= count_max {
-                break;
-            }
-            // A day that cannot be read is shown: whoever looks in learns of it.
-            let is_shown = self.is_day_shown(date).await.unwrap_or_else(|error| {
-                tracing::warn!(%date, %error, "the day cannot be read");
-                true
-            });
-            if is_shown {
+        for dates in days.get(first..).unwrap_or_default().chunks(DAYS_AT_ONCE) {
+            let shown = join_all(dates.iter().map(|date| self.is_day_listed(*date))).await;
+            let shown = dates.iter().zip(shown).filter(|(_, is_shown)| *is_shown).map(|(date, _)| *date);
+            for date in shown.take(count_max.saturating_sub(entries.len())) {
                 let (cookie, attributes) = (Cookie::of_day(date), self.day_attributes(date));
                 entries.push(DirectoryEntry { name: date.to_string(), cookie, attributes });
             }
+            if entries.len() >= count_max {
+                break;
+            }
         }
         Ok(entries)
+    }
+
+    /// True for a day that the root lists. One that cannot be read is: whoever looks in learns of it.
+    async fn is_day_listed(&self, date: Date) -> bool {
+        if self.thinned_days.contains(date) {
+            return true;
+        }
+        self.archive.day_is_listed(date).await.unwrap_or_else(|error| {
+            tracing::warn!(%date, %error, "the day cannot be read");
+            true
+        })
     }
 
     async fn list_files(&self, date: Date, position: u64, count_max: usize) -> Result<Vec<DirectoryEntry>, FsError> {

@@ -89,7 +89,7 @@ impl Fixture {
 
     async fn mount(&self, options: &str) -> FileSystem {
         let options = MountOptions::parse([options], false).unwrap();
-        let read = ReadOptions { ttl: options.ttl, memory_bytes: options.memory_bytes, ..ReadOptions::default() };
+        let read = ReadOptions { ttl: options.ttl, ..ReadOptions::default() };
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         let random = Arc::new(SeededRandom::new(2));
         let archive = Archive::open(Arc::clone(&self.store), read, Arc::clone(&clock), random).await.unwrap();

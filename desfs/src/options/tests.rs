@@ -19,7 +19,8 @@ fn options_of_others_change_nothing() {
 #[test]
 fn ours_are_read() {
     let options = parse(
-        "ro,exec,allow_other,xattr,strict,n_bits=12,ttl=5,uid=1000,gid=100,umask=027,memory=2G,deadline=1500ms,\
+        "ro,exec,allow_other,xattr,strict,n_bits=12,ttl=5,uid=1000,gid=100,umask=027,memory=2G,cache_dir=/var/cache/des,\
+         cache_size=32M,deadline=1500ms,\
          delete=1000:1001,unlink=journal,journal=/var/lib/j,delete_limit=50/m,deny_comm=updatedb+locate,log=/var/log/desfs.log,region=eu-1,path_style",
     );
     let mut store = StoreOptions::default();
@@ -36,7 +37,9 @@ fn ours_are_read() {
         owner: Some(1000),
         group: Some(100),
         umask: 0o027,
-        memory_bytes: 2 << 30,
+        memory_bytes: Some(2 << 30),
+        cache_directory: Some("/var/cache/des".into()),
+        cache_bytes: 32 << 20,
         deadline: Duration::from_millis(1500),
         delete: Permission::Users([1000, 1001].into()),
         unlinking: Unlinking::Journal,
@@ -98,6 +101,8 @@ fn bad_values_are_refused_with_what_is_wanted() {
         ("uid=no-such", "\"no-such\" is neither the number of a user nor a name in /etc/passwd"),
         ("gid=4294967295", "\"4294967295\" is neither the number of a group nor a name in /etc/group"),
         ("umask=888", "\"888\" is not an octal number from 0 to 777"),
+        ("cache_size=1M", "must be at least 16M"),
+        ("cache_dir=", "\"\" is no absolute path of a directory"),
         ("memory=lots", "\"lots\" is not a size such as 256M or 2G"),
         ("memory=99999999T", "\"99999999T\" is not a size such as 256M or 2G"),
         (

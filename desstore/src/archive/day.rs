@@ -149,6 +149,9 @@ pub(crate) struct DayBook {
     sets: DashMap<Date, Weak<TombstoneSet>>,
     /// The newest generation seen of each manifest: going back is never believed.
     generations: DashMap<Date, u64>,
+    /// Days in which nothing was visible, with the version of the manifest of which that is true: tombstones only add
+    /// up, so it is true until that changes.
+    empty: DashMap<Date, ETag>,
     /// One look at a time; days share locks.
     looking: [tokio::sync::Mutex<()>; LOOKS],
 }
@@ -159,7 +162,29 @@ const LOOKS: usize = 256;
 impl DayBook {
     pub(crate) fn new() -> Self {
         let looking = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
-        Self { sets: DashMap::new(), generations: DashMap::new(), looking }
+        Self { sets: DashMap::new(), generations: DashMap::new(), empty: DashMap::new(), looking }
+    }
+
+    /// Takes note of the generation of a manifest; refuses one older than has been seen, which it names.
+    fn admit(&self, date: Date, generation: u64) -> Result<(), u64> {
+        let mut newest = self.generations.entry(date).or_insert(0);
+        if generation < *newest {
+            return Err(*newest);
+        }
+        *newest = generation;
+        Ok(())
+    }
+
+    /// Notes that nothing of a day is visible.
+    pub(crate) fn found_empty(&self, date: Date, day: &Day) {
+        if let Some((_, etag)) = &day.manifest {
+            self.empty.insert(date, etag.clone());
+        }
+    }
+
+    /// True when nothing of the day can be visible as long as its manifest is in this version.
+    pub(crate) fn is_known_empty(&self, date: Date, manifest: &ETag) -> bool {
+        self.empty.get(&date).is_some_and(|known| known.value() == manifest)
     }
 
     fn set(&self, date: Date) -> Arc<TombstoneSet> {
@@ -198,6 +223,11 @@ impl Archive {
     pub(crate) async fn day_now(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
         let _looking = self.days.looking(date).lock().await;
         self.look_at_day(date).await
+    }
+
+    /// True when a look at the day would cost no request.
+    pub(crate) fn knows_day(&self, date: Date) -> bool {
+        matches!(self.known_day(date), Known::Exists(_) | Known::Absent)
     }
 
     /// What is cached of the day, if that is young enough.
@@ -243,11 +273,12 @@ impl Archive {
                 other => other.map_err(ArchiveError::from),
             }
         };
-        let (fetched, ()) = future::try_join(manifest, set.refresh(store, date, self.bits())).await?;
-        let fetched = match (fetched, known) {
+        let (fetched, news) = future::try_join(manifest, set.refresh(store, date, self.bits())).await?;
+        let fetched = match (fetched, known.clone()) {
             (None, _) => return self.absent_day(date).await,
             (Some(None), Some(day)) => {
                 day.checked.store(micros(began), Ordering::Release);
+                self.forget_deleted(&day, &news).await;
                 return Ok(Some(day));
             }
             (Some(None), None) => return Err(ArchiveError::inconsistent(&key, "the store says unchanged, of nothing")),
@@ -258,18 +289,16 @@ impl Archive {
         if manifest.date != date {
             return Err(ArchiveError::inconsistent(&key, format!("it is the manifest of {}", manifest.date)));
         }
-        let mut newest = self.days.generations.entry(date).or_insert(0);
-        if manifest.generation < *newest {
-            let detail = format!(
-                "generation {} after {} had been seen; the store goes back in time",
-                manifest.generation, *newest
-            );
+        if let Err(newest) = self.days.admit(date, manifest.generation) {
+            let detail =
+                format!("generation {} after {newest} had been seen; the store goes back in time", manifest.generation);
             return Err(ArchiveError::inconsistent(&key, detail));
         }
-        *newest = manifest.generation;
-        drop(newest);
+        self.forget_replaced(known.as_deref(), &manifest);
         let shards = manifest.shards.iter().map(DayShard::of).collect();
-        Ok(Some(Arc::new(Day::new(shards, set, Some((manifest, fetched.meta.etag)), began))))
+        let day = Day::new(shards, set, Some((manifest, fetched.meta.etag)), began);
+        self.forget_deleted(&day, &news).await;
+        Ok(Some(Arc::new(day)))
     }
 
     /// A day without manifest never was, unless objects of it are there: then the manifest is lost.

@@ -61,13 +61,12 @@ impl Archive {
         self.refuse_legacy()?;
         // Held until the deletion is noted: a look at the day that begins meanwhile shares this very set.
         let set = self.tombstone_set(date);
-        if self.lookup(date, uid).await?.is_none() {
-            return Ok(Deleted::NotFound);
-        }
+        let Some(file) = self.lookup(date, uid).await? else { return Ok(Deleted::NotFound) };
         let group = self.group_of(date, uid)?;
         let tombstone = self.tombstone(date, uid, self.new_operation(), deletion);
         self.write_tombstones(&group, std::slice::from_ref(&tombstone)).await?;
         set.extend([tombstone.uid_hash]);
+        self.forget_file(date, file.birth).await;
         Ok(Deleted::Now)
     }
 

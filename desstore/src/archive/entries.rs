@@ -122,6 +122,10 @@ impl Archive {
     /// Looks at the day afresh after an object of the last look was gone or replaced: a repack may have swapped it.
     pub(crate) async fn look_again(&self, date: Date, error: &ArchiveError) -> Result<(), ArchiveError> {
         tracing::debug!(%date, %error, "looking again");
+        if let ArchiveError::Store(error) = error {
+            // Another version of it may lie there.
+            self.forget_object(date, error.key());
+        }
         self.day_now(date).await.map(drop)
     }
 

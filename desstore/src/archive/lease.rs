@@ -34,7 +34,8 @@ impl Archive {
         let key = date.map_or(CacheKey::Days, CacheKey::Day);
         let checked = match self.cache.get(&key)? {
             Cached::Day(day) => day.checked(),
-            Cached::NoDay(checked) | Cached::Days(_, checked) => checked,
+            Cached::NoDay(checked) => checked,
+            Cached::Days(days) => days.checked,
             Cached::Shard(_)
             | Cached::IndexPage(_)
             | Cached::FramePage(_)

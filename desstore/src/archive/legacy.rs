@@ -195,7 +195,7 @@ impl Archive {
         };
         let weight = index.memory_bytes();
         let index = Index::Legacy(LegacyShard { index, date });
-        Ok((OpenShard { key: key.clone(), id: shard.id, etag, index }, weight))
+        Ok((OpenShard::new(shard, etag, index), weight))
     }
 
     pub(crate) async fn read_legacy(

@@ -4,6 +4,7 @@
 //! cookie that stays good, and within a shard it is the order in which the contents lie.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use desfmt::{Birth, Date, bucket_of, v3};
 
@@ -11,6 +12,9 @@ use crate::archive::entries::{FileEntry, Located, settled};
 use crate::archive::error::ArchiveError;
 use crate::archive::shard::Index;
 use crate::archive::{Archive, Day, DayShard, OpenShard};
+
+/// In an archive of so many days each one is asked for when all are listed.
+const DAYS_ASKED_MAX: usize = 64;
 
 impl Archive {
     /// The next visible entries of a day after a birth number, at most `count_max` of them; none at the end.
@@ -51,7 +55,22 @@ impl Archive {
         if day.tombstones.is_empty() && day.shards.iter().any(|shard| shard.entries > 0) {
             return Ok(false);
         }
-        Ok(self.list(date, None, 1).await?.is_empty())
+        let is_empty = self.list(date, None, 1).await?.is_empty();
+        if is_empty {
+            self.days.found_empty(date, &day);
+        }
+        Ok(is_empty)
+    }
+
+    /// True when a listing of all days should show this one. Exact, unless asking would cost requests for many days: then a day
+    /// counts as shown from which everything was deleted elsewhere and which nobody has looked at here since.
+    pub async fn day_is_listed(&self, date: Date) -> Result<bool, ArchiveError> {
+        let known = self.days_known().await?;
+        if self.options.store_is_near || known.dates.len() <= DAYS_ASKED_MAX || self.knows_day(date) {
+            return Ok(!self.day_is_empty(date).await?);
+        }
+        let tag = known.dates.binary_search(&date).ok().and_then(|at| known.tags.get(at));
+        Ok(tag.is_none_or(|tag| !self.days.is_known_empty(date, tag)))
     }
 
     /// The earlier splits of a shard's group: in an archive of the ancestor a uid may be in several, and the first counts.
@@ -79,6 +98,7 @@ impl Archive {
         entries: &mut Vec<FileEntry>,
     ) -> Result<(), ArchiveError> {
         let open = self.open_shard(shard).await?;
+        open.is_listed.store(true, Ordering::Relaxed);
         let all_visible = day.tombstones.is_empty();
         let is_visible = |file: &FileEntry| all_visible || !self.is_tombstoned(&day.tombstones, file.uid.as_str());
         let index = match &open.index {
@@ -103,7 +123,7 @@ impl Archive {
             None => v3::PageNumber(0),
         };
         for number in first.0..index.index_pages() {
-            let page = self.index_page(&open, index, v3::PageNumber(number)).await?;
+            let page = self.index_page_of_walk(&open, index, v3::PageNumber(number)).await?;
             for at in 0..page.len() {
                 if entries.len() >= count_max {
                     return Ok(());

@@ -3,7 +3,7 @@
 //! The listing is finished first; only then are new batches read, and the folded sets last. A fold commits the folded set
 //! before it removes the records, so whatever is missing from the listing is in a folded set read afterwards.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Document, FoldedTombstones, TombstoneBatch};
@@ -43,6 +43,8 @@ struct Progress {
 struct Pending {
     batches: Vec<(ObjectKey, Group, Uuid)>,
     folded: HashMap<Group, ETag>,
+    /// The buckets of what was not known before.
+    news: BTreeSet<u16>,
 }
 
 impl TombstoneSet {
@@ -78,26 +80,29 @@ impl TombstoneSet {
     }
 
     /// Takes in what the store knows: one listing, and what that shows to be new. An error leaves the set as a valid
-    /// part of the truth, and the next call reads again what was not read.
+    /// part of the truth, and the next call reads again what was not read. Returns the buckets in which something was deleted
+    /// that was not known to be.
     pub(crate) async fn refresh(
         &self,
         store: &dyn ObjectStore,
         date: Date,
         bits: BucketBits,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<BTreeSet<u16>, ArchiveError> {
         let mut progress = self.progress.lock().await;
         let mut pending = self.list(store, date, bits, &progress).await?;
         if !keeps(Rule::LogBeforeFolded) {
-            self.read_folded(store, &mut progress, std::mem::take(&mut pending.folded)).await?;
+            let folded = std::mem::take(&mut pending.folded);
+            self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
             pending = Pending { folded: HashMap::new(), ..self.list(store, date, bits, &progress).await? };
         }
         for (key, group, operation) in std::mem::take(&mut pending.batches) {
             match read::<TombstoneBatch>(store, &key).await {
                 Ok((batch, _)) => {
-                    self.take_in(
+                    let is_news = self.take_in(
                         batch.tombstones.iter().map(|one| one.uid_hash),
                         batch.shards.iter().map(|one| one.shard),
                     );
+                    pending.news.extend(is_news.then_some(group.bucket.number()));
                     progress.batches.insert(operation);
                 }
                 // Folded and removed since the listing: the folded set holds it now, whatever version was listed.
@@ -108,7 +113,9 @@ impl TombstoneSet {
                 Err(error) => return Err(error),
             }
         }
-        self.read_folded(store, &mut progress, pending.folded).await
+        let folded = std::mem::take(&mut pending.folded);
+        self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
+        Ok(pending.news)
     }
 
     async fn read_folded(
@@ -116,6 +123,7 @@ impl TombstoneSet {
         store: &dyn ObjectStore,
         progress: &mut Progress,
         listed: HashMap<Group, ETag>,
+        news: &mut BTreeSet<u16>,
     ) -> Result<(), ArchiveError> {
         for (group, listed) in listed {
             if progress.folded.get(&group) == Some(&listed) {
@@ -123,7 +131,8 @@ impl TombstoneSet {
             }
             let (folded, etag) = read::<FoldedTombstones>(store, &layout::folded_tombstones(&group)).await?;
             let uids = folded.tombstones.iter().map(|one| one.uid_hash).chain(folded.erased.iter().copied());
-            self.take_in(uids, folded.shards.iter().map(|one| one.shard));
+            let is_news = self.take_in(uids, folded.shards.iter().map(|one| one.shard));
+            news.extend(is_news.then_some(group.bucket.number()));
             progress.folded.insert(group, etag);
         }
         Ok(())
@@ -147,10 +156,10 @@ impl TombstoneSet {
                 let detail = format!("more than {LISTED_MAX} tombstones are not folded; run des-tombstones fold");
                 return Err(ArchiveError::inconsistent(&prefix, detail));
             }
-            let mut uids = Vec::new();
+            let mut uids: Vec<(u16, UidHash)> = Vec::new();
             for object in page.objects {
                 match layout::parse_tombstone(object.key.as_str(), bits) {
-                    Some(TombstoneKey::Record(_, _, uid)) => uids.push(uid),
+                    Some(TombstoneKey::Record(group, _, uid)) => uids.push((group.bucket.number(), uid)),
                     Some(TombstoneKey::Batch(_, operation)) if progress.batches.contains(&operation) => {}
                     Some(TombstoneKey::Batch(group, operation)) => pending.batches.push((object.key, group, operation)),
                     Some(TombstoneKey::Folded(group)) => {
@@ -162,7 +171,13 @@ impl TombstoneSet {
                     }
                 }
             }
-            self.extend(uids);
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            for (bucket, uid) in uids {
+                if known.uids.insert(uid) {
+                    pending.news.insert(bucket);
+                }
+            }
+            drop(known);
             token = page.next;
             if token.is_none() {
                 return Ok(pending);
@@ -170,10 +185,13 @@ impl TombstoneSet {
         }
     }
 
-    fn take_in(&self, uids: impl Iterator<Item = UidHash>, shards: impl Iterator<Item = ShardId>) {
+    /// True when some of it was not known before.
+    fn take_in(&self, uids: impl Iterator<Item = UidHash>, shards: impl Iterator<Item = ShardId>) -> bool {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let before = (known.uids.len(), known.shards.len());
         known.uids.extend(uids);
         known.shards.extend(shards);
+        before != (known.uids.len(), known.shards.len())
     }
 }
 
