@@ -301,7 +301,8 @@ impl Archive {
         Ok(Some(Arc::new(day)))
     }
 
-    /// A day without manifest never was, unless objects of it are there: then the manifest is lost.
+    /// A day without manifest never was, unless objects of it are there: then the manifest is lost, or came after it had been
+    /// asked for.
     async fn absent_day(&self, date: Date) -> Result<Option<Arc<Day>>, ArchiveError> {
         if !keeps(Rule::MissingIsNotEmpty) {
             return Ok(None);
@@ -312,10 +313,16 @@ impl Archive {
         }
         for (prefix, depth) in places {
             let page = self.store.list(&prefix, depth, None).await?;
-            if let Some(object) = page.objects.first() {
-                let detail = format!("its manifest {} is missing; restore it", layout::manifest(date));
-                return Err(ArchiveError::inconsistent(&object.key, detail));
-            }
+            let Some(object) = page.objects.first() else { continue };
+            let key = layout::manifest(date);
+            return match self.store.head(&key).await {
+                // A manifest is created before the first object, so this one is new. Once there it stays.
+                Ok(_) => Box::pin(self.load_day(date, self.clock.monotonic())).await,
+                Err(error) if error.kind == StoreErrorKind::NotFound => {
+                    Err(ArchiveError::inconsistent(&object.key, format!("its manifest {key} is missing; restore it")))
+                }
+                Err(error) => Err(error.into()),
+            };
         }
         Ok(None)
     }

@@ -143,6 +143,23 @@ async fn a_day_without_manifest_is_damage_only_where_objects_lie() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_comes_while_the_day_is_looked_at_is_not_taken_for_lost() {
+    let fixture = Fixture::new().await;
+    fixture.pack(&[("a", b"1")]).await;
+    let key = layout::manifest(day());
+    let manifest = fixture.store.get(&key, DOCUMENT_LEN_MAX).await.unwrap().bytes;
+    fixture.store.delete(&key).await.unwrap();
+    // The listing comes after the manifest was asked for.
+    fixture.store.after_next_list(move |store| {
+        store.put(&key, Payload::Bytes(manifest)).now_or_never().unwrap().unwrap();
+    });
+
+    let found = fixture.reader().await.lookup(day(), &uid("a")).await;
+
+    assert!(found.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_manifest_that_goes_back_in_time_is_refused() {
     let fixture = Fixture::new().await;
     fixture.pack(&[("a", b"1")]).await;
