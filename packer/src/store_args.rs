@@ -19,11 +19,11 @@ use crate::program::reason_of;
 #[command(next_help_heading = "The archive")]
 pub struct StoreArgs {
     /// The archive: a local directory, or `s3://BUCKET/PREFIX`.
-    #[arg(long, alias = "output-dir", value_name = "URI", env = "DES_ARCHIVE")]
+    #[arg(global = true, long, alias = "output-dir", value_name = "URI", env = "DES_ARCHIVE")]
     pub archive: Option<String>,
 
     /// A file that says where the archive lies and how it is reached: .toml, .yaml or .json (see docs/configuration.md).
-    #[arg(long, value_name = "FILE", env = "DES_CONFIG")]
+    #[arg(global = true, long, value_name = "FILE", env = "DES_CONFIG")]
     pub config: Option<PathBuf>,
 
     /// How a bucket is reached.
@@ -36,47 +36,47 @@ pub struct StoreArgs {
 #[command(next_help_heading = "Reaching a bucket")]
 pub struct ReachArgs {
     /// A server that speaks S3, such as `http://127.0.0.1:8333`; AWS if not given.
-    #[arg(long, value_name = "URL", env = "DES_ENDPOINT")]
+    #[arg(global = true, long, value_name = "URL", env = "DES_ENDPOINT")]
     endpoint: Option<String>,
 
     /// The region; what the SDK finds in environment and profile if not given.
-    #[arg(long, value_name = "NAME", env = "DES_REGION")]
+    #[arg(global = true, long, value_name = "NAME", env = "DES_REGION")]
     region: Option<String>,
 
     /// A profile of the AWS configuration.
-    #[arg(long, value_name = "NAME")]
+    #[arg(global = true, long, value_name = "NAME")]
     profile: Option<String>,
 
     /// A file of the form of `~/.aws/credentials`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     credentials_file: Option<String>,
 
     /// Certificates in PEM that are trusted beside those of the system.
-    #[arg(long, value_name = "FILE", env = "DES_CA_FILE")]
+    #[arg(global = true, long, value_name = "FILE", env = "DES_CA_FILE")]
     ca_file: Option<String>,
 
     /// Accepts plain HTTP to other hosts than this one.
-    #[arg(long)]
+    #[arg(global = true, long)]
     insecure: bool,
 
     /// The bucket in the path of the URL (yes) or in its host name (no).
-    #[arg(long, value_name = "yes|no")]
+    #[arg(global = true, long, value_name = "yes|no")]
     path_style: Option<String>,
 
     /// The storage class of new shards.
-    #[arg(long, value_name = "CLASS")]
+    #[arg(global = true, long, value_name = "CLASS")]
     storage_class: Option<String>,
 
     /// How the store encrypts what is written: AES256 or `aws:kms`.
-    #[arg(long, value_name = "HOW")]
+    #[arg(global = true, long, value_name = "HOW")]
     sse: Option<String>,
 
     /// The key for `--sse aws:kms`.
-    #[arg(long, value_name = "ID")]
+    #[arg(global = true, long, value_name = "ID")]
     sse_kms_key: Option<String>,
 
     /// Any option of a store by its name (see docs/s3.md); may be repeated.
-    #[arg(long = "store-option", value_name = "NAME=VALUE")]
+    #[arg(global = true, long = "store-option", value_name = "NAME=VALUE")]
     others: Vec<String>,
 }
 
