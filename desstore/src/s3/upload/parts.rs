@@ -111,7 +111,11 @@ impl S3Store {
     async fn begin(&self, key: &ObjectKey, path: &Path, id: &str) -> Result<Begun, Failure> {
         let note = note_beside(path);
         let text = format!("{}\n{key}\n", self.shared.location);
-        std::fs::write(&note, text).map_err(|error| unreadable(&note, &error))?;
+        // A note is whole or is none: half a note tells nobody what to take back, and would stay for ever.
+        let unfinished = note.with_extension("unfinished");
+        std::fs::write(&unfinished, text)
+            .and_then(|()| std::fs::rename(&unfinished, &note))
+            .map_err(|error| unreadable(&note, &error))?;
         let request = self.shared.client.create_multipart_upload().bucket(self.bucket()).key(self.full_key(key));
         let sent = self.dress(key, id).on_create(request).send().await;
         let answer = sent.map_err(|error| Failure::of(&error, &self.asked("s3:PutObject")))?;

@@ -136,7 +136,10 @@ impl Stage {
             self.sources().display(),
             self.archive().display(),
         );
-        fs::write(&path, text).unwrap();
+        // Programs that were started with it may be reading it right now.
+        let written = path.with_extension("new");
+        fs::write(&written, text).unwrap();
+        fs::rename(&written, &path).unwrap();
         path
     }
 
