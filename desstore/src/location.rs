@@ -1,6 +1,6 @@
 //! Where an archive lies, as people type it: a directory, `file:///DIRECTORY`, or `s3://BUCKET/PREFIX`.
 //!
-//! [`Location::connect`] and [`Location::create`] are the one way from there to an [`ObjectStore`].
+//! [`Location::connect`] and [`Location::create`] are the one way from there to an [`ObjectStore`](crate::ObjectStore).
 
 mod connect;
 mod options;
