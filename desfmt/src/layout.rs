@@ -178,6 +178,11 @@ pub fn tombstones_prefix(date: Date) -> String {
     format!("{TOMBSTONES}{date}/")
 }
 
+/// A prefix of all tombstones of a group, and of other groups whose names begin alike.
+pub fn group_tombstones_prefix(group: &Group) -> String {
+    format!("{TOMBSTONES}{}/{}", group.date, group.bucket.hex(group.bits))
+}
+
 /// The folded tombstones of a group.
 pub fn folded_tombstones(group: &Group) -> ObjectKey {
     ObjectKey::built(format!("{TOMBSTONES}{}/{}.json", group.date, group.bucket.hex(group.bits)))

@@ -31,8 +31,17 @@ pub struct Deletions {
 impl Deletions {
     /// Reads the deletions of a day: one listing, one request for each batch and each folded set.
     pub async fn read(store: &dyn ObjectStore, bits: BucketBits, date: Date) -> Result<Self, ArchiveError> {
+        Self::read_log(store, TombstoneLog::list(store, bits, date).await?).await
+    }
+
+    /// Reads the deletions of a group: one listing, one request for each batch and one for the folded set.
+    pub async fn read_group(store: &dyn ObjectStore, group: &Group) -> Result<Self, ArchiveError> {
+        Self::read_log(store, TombstoneLog::list_group(store, group).await?).await
+    }
+
+    /// Reads what a listing has shown, which was finished before.
+    async fn read_log(store: &dyn ObjectStore, mut log: TombstoneLog) -> Result<Self, ArchiveError> {
         let mut read = Self::default();
-        let mut log = TombstoneLog::list(store, bits, date).await?;
         let mut vanished = HashSet::new();
         for (group, entries) in &log.groups {
             if !entries.records.is_empty() || !entries.batches.is_empty() {
@@ -159,8 +168,19 @@ pub(crate) struct LoggedBatch {
 impl TombstoneLog {
     /// Lists a day to the end.
     pub(crate) async fn list(store: &dyn ObjectStore, bits: BucketBits, date: Date) -> Result<Self, ArchiveError> {
+        Self::list_prefix(store, bits, &layout::tombstones_prefix(date)).await
+    }
+
+    /// Lists a group to the end.
+    async fn list_group(store: &dyn ObjectStore, group: &Group) -> Result<Self, ArchiveError> {
+        let mut log = Self::list_prefix(store, group.bits, &layout::group_tombstones_prefix(group)).await?;
+        log.groups.retain(|listed, _| listed == group);
+        Ok(log)
+    }
+
+    async fn list_prefix(store: &dyn ObjectStore, bits: BucketBits, prefix: &str) -> Result<Self, ArchiveError> {
         let mut log = Self::default();
-        let listed = list_all(store, &layout::tombstones_prefix(date), Depth::Recursive, LISTED_MAX).await?;
+        let listed = list_all(store, prefix, Depth::Recursive, LISTED_MAX).await?;
         for object in listed {
             let (key, modified) = (object.key, object.modified);
             match layout::parse_tombstone(key.as_str(), bits) {

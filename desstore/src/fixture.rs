@@ -28,7 +28,7 @@ pub(crate) fn uid(text: &str) -> Uid {
     Uid::new(text).unwrap()
 }
 
-/// An archive in memory with one bucket a day, and what tests need to play with it.
+/// An archive in memory, and what tests need to play with it.
 pub(crate) struct Fixture {
     pub(crate) store: Arc<Observed>,
     pub(crate) clock: Arc<ManualClock>,
@@ -37,7 +37,13 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// One with a single bucket a day.
     pub(crate) async fn new() -> Self {
+        Self::with_bits(0).await
+    }
+
+    /// One with so many bits of a bucket number.
+    pub(crate) async fn with_bits(bits: u8) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_705_300_000_000_000)));
         let inner = MemoryStore::new(clock.clone());
         let store = Arc::new(Observed {
@@ -51,7 +57,7 @@ impl Fixture {
         });
         let writer = ArchiveWriter::create(
             store.clone(),
-            BucketBits::new(0).unwrap(),
+            BucketBits::new(bits).unwrap(),
             clock.clone(),
             Arc::new(SeededRandom::new(1)),
         );
@@ -140,7 +146,7 @@ impl Fixture {
 }
 
 /// The births of a repacked shard: what it was made from, and with which ordinal each of its files was born.
-type Births<'a> = (v3::Lineage, &'a [u32]);
+pub(crate) type Births<'a> = (v3::Lineage, &'a [u32]);
 
 /// Builds a shard in a directory. All files belong to the group of the first.
 pub(crate) async fn build_in(
@@ -162,7 +168,9 @@ pub(crate) async fn build_in(
     Ok(BuiltShard { group, file: path, body, uids, plain_len, survey })
 }
 
-fn body(
+/// Builds the body of a shard: its bytes but for the footer, and what is known of it. The files come in the order of their
+/// uids.
+pub(crate) fn body(
     writer: &ArchiveWriter,
     files: &[(&str, &[u8])],
     (codec, dictionary): (v3::Codec, Option<&v3::Dictionary>),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use desfmt::document::ManifestShard;
 use desfmt::v3::{Codec, Dictionary, FrameSize};
-use desfmt::{Date, ObjectKey};
+use desfmt::{Bucket, Date, Group, ObjectKey};
 
 use crate::archive::ArchiveError;
 use crate::deletions::Deletions;
@@ -112,7 +112,8 @@ impl ArchiveWriter {
     /// its first poll and its end: an object could be left that only a later run adopts.
     pub async fn repack(&self, date: Date, job: &Job, settings: &RepackSettings) -> Result<Repacked, ArchiveError> {
         // The deletions are read first: a file that is deleted from here on stays until the next run.
-        let deletions = Arc::new(Deletions::read(self.store.as_ref(), self.identity().bits(), date).await?);
+        let group = self.group_of(date, job)?;
+        let deletions = Arc::new(Deletions::read_group(self.store.as_ref(), &group).await?);
         if job.shards.iter().all(|shard| deletions.holds_shard(shard.shard)) {
             let files_dropped = job.shards.iter().map(|shard| u64::from(shard.entries)).sum();
             return self.install_nothing(date, &job.shards, Done { files_dropped, ..Done::default() }).await;
@@ -137,6 +138,20 @@ impl ArchiveWriter {
                 self.install(date, &job.shards, *shard, Done { bytes_read, ..done }, settings).await
             }
         }
+    }
+}
+
+impl ArchiveWriter {
+    /// The one group of all shards of a job.
+    fn group_of(&self, date: Date, job: &Job) -> Result<Group, ArchiveError> {
+        let mut buckets: Vec<u16> = job.shards.iter().map(|shard| shard.bucket).collect();
+        buckets.dedup();
+        let bits = self.identity().bits();
+        match buckets.as_slice() {
+            [bucket] => Bucket::new(u32::from(*bucket), bits).map(|bucket| Group { date, bucket, bits }),
+            _ => None,
+        }
+        .ok_or_else(|| ArchiveError::refused("a job needs shards of just one group of the archive"))
     }
 }
 

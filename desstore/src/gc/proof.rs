@@ -67,8 +67,16 @@ impl ArchiveWriter {
         if !keeps(Rule::DeletionIsProven) {
             return Ok(Proof::of(Ok(()), false));
         }
+        let proof = self.look_into(manifest, key).await?;
+        if matches!(proof.outcome, Err(Unproven::Unreadable(_))) {
+            // What was never live is deleted when it is unreadable: so it is not for a bit that turned on the way.
+            return self.look_into(manifest, key).await;
+        }
+        Ok(proof)
+    }
+
+    async fn look_into(&self, manifest: &Manifest, key: &ObjectKey) -> Result<Proof, ArchiveError> {
         let store = self.store.as_ref();
-        let deletions = Deletions::read(store, self.bits(), manifest.date).await?;
         let mut object = match ShardObject::open(store, key).await {
             Ok(object) => object,
             Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
@@ -79,17 +87,21 @@ impl ArchiveWriter {
             }
             Err(error) => return Err(error),
         };
-        if deletions.holds_shard(object.index.footer().shard_id) {
-            return Ok(Proof::of(Ok(()), true));
-        }
         let name = object.index.footer().name;
         if layout::shard(&name) != *key {
             let why = format!("it calls itself {name}");
             return Ok(Proof::of(Err(Unproven::Unreadable(why)), false));
         }
+        let deletions = Deletions::read_group(store, &name.group).await?;
+        if deletions.holds_shard(object.index.footer().shard_id) {
+            return Ok(Proof::of(Ok(()), true));
+        }
         let bucket = name.group.bucket.number();
         let group = manifest.shards.iter().filter(|shard| shard.bucket == bucket);
         let mut live: Vec<Live<'_>> = group.map(|listed| Live { listed, open: None }).collect();
+        if let Some(broken) = self.broken_successor(manifest, key, &mut live).await? {
+            return Ok(Proof::of(Err(broken), false));
+        }
         let (mut outcome, mut has_dead) = (Ok(()), false);
         for number in object.pages() {
             let page = match object.page(store, number).await {
@@ -108,6 +120,26 @@ impl ArchiveWriter {
             }
         }
         Ok(Proof::of(outcome, has_dead))
+    }
+
+    /// Whether a live shard that was made of a retired object cannot be used. Then the object stays even if all that it holds is
+    /// deleted: without it nothing of what was merged with it could be brought back.
+    async fn broken_successor(
+        &self,
+        manifest: &Manifest,
+        key: &ObjectKey,
+        live: &mut [Live<'_>],
+    ) -> Result<Option<Unproven>, ArchiveError> {
+        let retired = manifest.retired.iter().find(|object| object.key == *key);
+        let Some(entry) = retired.and_then(|object| object.entry.as_ref()) else { return Ok(None) };
+        let stems_from = |shard: &&mut Live<'_>| shard.listed.serials.iter().any(|one| entry.serials.contains(one));
+        for shard in live.iter_mut().filter(stems_from) {
+            match open_live(self.store.as_ref(), shard.listed).await? {
+                Ok(open) => shard.open = Some(open),
+                Err(broken) => return Ok(Some(broken)),
+            }
+        }
+        Ok(None)
     }
 
     /// Looks for a file in live shards.

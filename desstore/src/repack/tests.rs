@@ -1,6 +1,8 @@
 //! What repacking, folding and collecting garbage leave behind, on a store in memory.
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
+mod cost;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -334,6 +336,29 @@ async fn nothing_is_deleted_before_its_time_or_without_proof() {
     assert_eq!(visible(&fixture).await.len(), 29);
     let read = ReadManifest::read(fixture.store.as_ref(), day()).await.unwrap().unwrap();
     assert_eq!(read.manifest.shards[0].repack, 2);
+}
+
+#[tokio::test]
+async fn what_was_merged_can_be_brought_back_although_all_of_one_part_is_deleted() {
+    let fixture = Fixture::new().await;
+    fixture.pack(&[("a", b"deleted later")]).await;
+    fixture.pack(&[("b", b"kept")]).await;
+    let thresholds = Thresholds { group_shards_max: 1, ..Thresholds::default() };
+    let plan = fixture.writer.plan_repack(day(), &thresholds).await.unwrap().unwrap();
+    let merged = fixture.writer.repack(day(), &plan.jobs[0], &settings(&fixture)).await.unwrap();
+    assert!(matches!(merged, Repacked::Swapped(_)), "{merged:?}");
+    delete(&fixture, ["a"]).await;
+    let lost = fixture.manifest().await.shards.remove(0);
+    fixture.store.inner.delete(&lost.key).await.unwrap();
+
+    fixture.clock.advance(DAY);
+    let garbage = fixture.writer.plan_gc(day(), DAY).await.unwrap().unwrap();
+    let collected = fixture.writer.collect(&garbage, DAY).await.unwrap();
+
+    assert_eq!((garbage.due.len(), collected.purged, collected.held_back.len()), (2, 0, 2), "{collected:?}");
+    let outcome = fixture.writer.roll_back(day(), &garbage.due[1].0, &settings(&fixture)).await.unwrap();
+    assert!(matches!(outcome, Repacked::Swapped(_)));
+    assert_eq!(visible(&fixture).await.keys().collect::<Vec<_>>(), ["b"]);
 }
 
 #[tokio::test]
