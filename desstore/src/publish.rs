@@ -69,8 +69,8 @@ pub enum Outcome {
         /// True when an earlier run had already uploaded the very same object.
         adopted: bool,
     },
-    /// Somebody else has published some of its uids meanwhile, so it was given up: survey again and build a shard
-    /// without them.
+    /// Somebody else has published or deleted some of its uids meanwhile, so it was given up: survey again and build a
+    /// shard without them.
     Overlap,
 }
 
@@ -146,11 +146,14 @@ impl ArchiveWriter {
         &self.archive
     }
 
-    /// Makes a shard part of the archive. Needs the manifest, one listing, one upload, one reading back and one commit.
+    /// Makes a shard part of the archive. Needs the manifest, one listing, one upload, one reading back and one commit with a
+    /// listing of the day's deletions.
     ///
     /// On an error the shard may or may not have been published; surveying its uids tells. Not to be cancelled between
     /// its first poll and its end: an object could be left that only a later run adopts.
     pub async fn publish(&self, shard: &BuiltShard) -> Result<Outcome, ArchiveError> {
+        // Held until the commit, which then reads only the deletions that are new.
+        let _deletions = self.archive.tombstone_set(shard.group.date);
         self.ensure_day(shard.group.date).await?;
         self.refuse_deleted(shard).await?;
         for _ in 0..ATTEMPTS_MAX {
@@ -164,7 +167,7 @@ impl ArchiveWriter {
                 Decision::Committed(serial) => {
                     return Ok(Outcome::Published { name: claim.name, serial, adopted: claim.adopted });
                 }
-                Decision::Overlap => return Ok(Outcome::Overlap),
+                Decision::Overlap | Decision::Deleted => return Ok(Outcome::Overlap),
                 Decision::Terminal | Decision::Recompare | Decision::Stale => {}
             }
         }

@@ -65,6 +65,49 @@ pub(crate) enum Rule {
     RollbackCopies,
     /// A day without a manifest is searched for objects.
     MissingIsNotEmpty,
+    /// A commit looks whether a new file was deleted meanwhile.
+    CommitLooksForDeletions,
+    /// A deletion whose record may not have been written is not reported as done.
+    UnknownIsNoSuccess,
+}
+
+#[cfg(test)]
+impl Rule {
+    /// All of them.
+    pub(crate) const ALL: [Self; 32] = [
+        Self::LogBeforeFolded,
+        Self::FoldUnites,
+        Self::FoldCompares,
+        Self::FoldCommitsFirst,
+        Self::FoldWaits,
+        Self::FoldReadsBatches,
+        Self::ShrinkLeavesHash,
+        Self::ShrinkProves,
+        Self::CommitCompares,
+        Self::SwapNeedsOld,
+        Self::TerminalStays,
+        Self::LiveIsNotCondemned,
+        Self::SwapRetires,
+        Self::ForgottenIsUsedUp,
+        Self::TimesSettle,
+        Self::NamesAreFresh,
+        Self::ShardsAreCreated,
+        Self::UploadIsReadBack,
+        Self::OnlyDeadAreDropped,
+        Self::BirthsSurvive,
+        Self::SourceIsVerified,
+        Self::LoserLeavesObject,
+        Self::GraceIsWaited,
+        Self::GraceByStoreClock,
+        Self::DeletionIsProven,
+        Self::ProofReadsSuccessor,
+        Self::OrphanIsCondemned,
+        Self::ForgottenIsGone,
+        Self::RollbackCopies,
+        Self::MissingIsNotEmpty,
+        Self::CommitLooksForDeletions,
+        Self::UnknownIsNoSuccess,
+    ];
 }
 
 /// True unless a test has broken the rule.

@@ -13,6 +13,7 @@ use crate::archive::tombstones::TombstoneSet;
 use crate::archive::{Archive, Day};
 use crate::clock::Randomness;
 use crate::error::StoreErrorKind;
+use crate::rules::{Rule, keeps};
 use crate::store::Payload;
 
 /// Who deletes, and why.
@@ -164,6 +165,7 @@ impl Archive {
             Ok(_) => Ok(()),
             // An earlier attempt below this layer has written it.
             Err(error) if error.kind == StoreErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind.is_transient() && !keeps(Rule::UnknownIsNoSuccess) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -242,6 +242,24 @@ async fn everything_cached_is_answered_at_the_first_poll() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_published_deleted_and_dropped_since_it_was_looked_for_is_not_published_again() {
+    let fixture = Fixture::new().await;
+    let other = fixture.writer(7).await;
+    let late = fixture.build(&other, &[("a", b"1"), ("b", b"2")]).await;
+    fixture.pack(&[("a", b"1")]).await;
+    fixture.reader().await.delete(day(), &uid("a"), &Deletion::default()).await.unwrap();
+    let dropped = fixture.manifest().await.shards.remove(0);
+    fixture.writer.swap(day(), vec![(dropped.key, dropped.shard)], Vec::new()).await.unwrap();
+
+    assert_eq!(other.publish(&late).await.unwrap(), Outcome::Overlap);
+
+    let manifest = fixture.manifest().await;
+    assert_eq!((manifest.shards.len(), manifest.condemned.len()), (0, 1));
+    let without = fixture.build(&other, &[("b", b"2")]).await;
+    assert!(matches!(other.publish(&without).await.unwrap(), Outcome::Published { .. }));
+}
+
+#[tokio::test]
 async fn a_uid_is_published_once_however_many_writers_race() {
     let fixture = Fixture::new().await;
     let other = fixture.writer(9).await;

@@ -1,7 +1,9 @@
 //! The changes that a manifest can go through, each decided by what the manifest says at the moment of the commit.
 
+use std::sync::Arc;
+
 use desfmt::document::{CondemnedObject, Manifest, ManifestShard, RetiredObject};
-use desfmt::{Birth, ObjectKey, ShardId, Timestamp};
+use desfmt::{Birth, ObjectKey, ShardId, Timestamp, Uid};
 
 use crate::archive::ArchiveError;
 use crate::rules::{Rule, keeps};
@@ -13,6 +15,8 @@ pub(crate) enum Decision {
     Committed(u32),
     /// Another live shard holds some of its uids; the object is condemned.
     Overlap,
+    /// Some of its uids were deleted meanwhile.
+    Deleted,
     /// Its key was retired or condemned by somebody else, or its numbers are used up; it needs another name.
     Terminal,
     /// Its group has live shards that it was not compared with yet.
@@ -31,8 +35,8 @@ impl Decision {
 /// One change of a manifest.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// A new shard, and the shards of its group that were proven to hold none of its uids.
-    Add(Box<ManifestShard>, Vec<ObjectKey>),
+    /// A new shard.
+    Add(Box<NewShard>),
     /// Objects that never become live.
     Condemn(Vec<CondemnedObject>),
     /// Live shards give way to others that hold the same files but for deleted ones, if they still are what was read.
@@ -46,6 +50,15 @@ pub(crate) enum Change {
     Forget(Vec<(ObjectKey, Numbers)>),
 }
 
+/// A shard that was never live.
+#[derive(Debug)]
+pub(crate) struct NewShard {
+    pub(crate) listed: ManifestShard,
+    /// The shards of its group that were proven to hold none of its uids.
+    pub(crate) known: Vec<ObjectKey>,
+    pub(crate) uids: Arc<[Uid]>,
+}
+
 /// The numbers that a key has used up: bucket, split and repack; none for a key without any.
 pub(crate) type Numbers = Option<(u16, u32, u32)>;
 
@@ -53,7 +66,7 @@ impl Change {
     /// The shards that will be live by this change.
     pub(crate) fn added(&self) -> &[ManifestShard] {
         match self {
-            Self::Add(shard, _) => std::slice::from_ref(shard.as_ref()),
+            Self::Add(new) => std::slice::from_ref(&new.listed),
             Self::Swap { new, .. } => new,
             Self::Condemn(_) | Self::Forget(_) => &[],
         }
@@ -62,7 +75,7 @@ impl Change {
     /// Makes the change, or says why not.
     pub(crate) fn apply(&self, manifest: &mut Manifest, now: Timestamp) -> Result<Decision, ArchiveError> {
         match self {
-            Self::Add(shard, known) => add(manifest, shard, known),
+            Self::Add(new) => add(manifest, &new.listed, &new.known),
             Self::Condemn(objects) => Ok(condemn(manifest, objects)),
             Self::Swap { old, new } => Ok(swap(manifest, old, new, now)),
             Self::Forget(keys) => Ok(forget(manifest, keys)),
@@ -262,8 +275,7 @@ mod tests {
         assert_eq!(forget.apply(&mut manifest, NOW).unwrap(), Decision::Committed(0));
         assert!(manifest.retired.is_empty());
 
-        let known = Vec::new();
-        let again = Change::Add(Box::new(a), known);
+        let again = Change::Add(Box::new(NewShard { listed: a, known: Vec::new(), uids: Arc::new([]) }));
         assert_eq!(again.apply(&mut manifest, NOW).unwrap(), Decision::Terminal);
         manifest.shards.push(shard(1, 0, &[2]));
         let again = Change::Swap { old: vec![identity(&shard(1, 0, &[2]))], new: vec![b] };

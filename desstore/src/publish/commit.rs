@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::archive::ArchiveError;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::publish::change::{Change, Decision};
+use crate::publish::change::{Change, Decision, NewShard};
 use crate::publish::upload::Claim;
 use crate::publish::{ATTEMPTS_MAX, ArchiveWriter, BuiltShard};
 use crate::rules::{Rule, keeps};
@@ -55,9 +55,13 @@ impl ArchiveWriter {
         let date = shard.group.date;
         let mut known = shard.survey.shards.clone();
         for _ in 0..ATTEMPTS_MAX {
-            let added = Box::new(added(shard, claim));
-            match self.request(date, Change::Add(added, known.clone())).await? {
+            let new = NewShard { listed: added(shard, claim), known: known.clone(), uids: Arc::clone(&shard.uids) };
+            match self.request(date, Change::Add(Box::new(new))).await? {
                 Decision::Recompare => {}
+                Decision::Deleted => {
+                    self.condemn(date, claim, "some of its uids were deleted").await?;
+                    return Ok(Decision::Overlap);
+                }
                 decided @ (Decision::Committed(_) | Decision::Terminal | Decision::Overlap | Decision::Stale) => {
                     return Ok(decided);
                 }
@@ -140,7 +144,11 @@ impl ArchiveWriter {
                 manifest.settle_times(fetched.meta.modified);
             }
             let now = self.time_for(changes).await?;
-            decisions = changes.iter().map(|change| change.apply(&mut manifest, now)).collect::<Result<_, _>>()?;
+            let hold_deleted = self.hold_deleted(date, changes).await?;
+            let decide = |(change, holds_deleted): (&Change, bool)| {
+                if holds_deleted { Ok(Decision::Deleted) } else { change.apply(&mut manifest, now) }
+            };
+            decisions = changes.iter().zip(hold_deleted).map(decide).collect::<Result<_, _>>()?;
             if !decisions.iter().any(|decision| decision.is_committed()) {
                 return Ok(decisions);
             }
@@ -174,6 +182,25 @@ impl ArchiveWriter {
             return Ok(self.store.time().await?);
         }
         Ok(Timestamp::default())
+    }
+
+    /// Which of the changes would publish a uid that is deleted. A uid that was looked for and not found may have been
+    /// published, deleted and dropped since, all by others, so that no live shard tells of it any more.
+    ///
+    /// To be asked after the manifest was read: what was published until then and deleted is found here, and what is
+    /// published from then on makes the commit fail.
+    async fn hold_deleted(&self, date: Date, changes: &[Change]) -> Result<Vec<bool>, ArchiveError> {
+        let has_new = changes.iter().any(|change| matches!(change, Change::Add(_)));
+        if !has_new || !keeps(Rule::CommitLooksForDeletions) {
+            return Ok(vec![false; changes.len()]);
+        }
+        let set = self.archive.tombstone_set(date);
+        set.refresh(self.store.as_ref(), date, self.archive.bits()).await?;
+        let holds_deleted = |change: &Change| match change {
+            Change::Add(new) => new.uids.iter().any(|uid| self.archive.is_tombstoned(&set, uid.as_str())),
+            Change::Condemn(_) | Change::Swap { .. } | Change::Forget(_) => false,
+        };
+        Ok(changes.iter().map(holds_deleted).collect())
     }
 
     /// Looks once more that every object is there that the next manifest will list.

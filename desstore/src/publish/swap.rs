@@ -32,7 +32,7 @@ impl ArchiveWriter {
         match self.request(date, Change::Swap { old, new }).await? {
             Decision::Committed(_) => Ok(Swapped::Done),
             Decision::Terminal => Ok(Swapped::Taken),
-            Decision::Stale | Decision::Overlap | Decision::Recompare => Ok(Swapped::Stale),
+            Decision::Stale | Decision::Overlap | Decision::Deleted | Decision::Recompare => Ok(Swapped::Stale),
         }
     }
 
