@@ -29,6 +29,8 @@ mod publish;
 pub mod repack;
 mod rules;
 mod s3;
+#[cfg(test)]
+mod simulation;
 mod single_writer;
 pub mod stack;
 mod store;
