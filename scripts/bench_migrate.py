@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench(arguments: argparse.Namespace) -> None:
     need_packages("gcc", "libc6-dev", "postgresql")
-    programs = build("packer", "migrator")
+    programs = build()
     target = target_directory()
     data, scratch = target / "test-data" / f"migrate-{arguments.rows}", target / "bench-scratch"
     make_files(data, arguments.rows)

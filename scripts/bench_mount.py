@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace):
         self.runs = arguments.runs
-        self.programs = build("packer", "desfs", "des-tests", quick=arguments.quick)
+        self.programs = build(arguments.quick)
         self.data = DataSets(self.programs, arguments.small, arguments.many, arguments.large)
         self.operations = min(arguments.operations, arguments.small)
         self.results: dict = {"date": str(date.today()), "cores": os.cpu_count(), "runs": self.runs,

@@ -116,7 +116,7 @@ def documents(place: Path, count: int) -> list[dict]:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    programs = build("packer")
+    programs = build()
     scratch = target_directory() / "bench-scratch"
     remove(scratch)
     scratch.mkdir(parents=True)

@@ -9,6 +9,9 @@ pub const LOG_BYTES: usize = 32 << 20;
 /// All read buffers of a merge together, in bytes.
 pub const MERGE_BYTES: usize = 32 << 20;
 
+/// Files of a directory whose attributes are asked for side by side.
+pub const FILES_WALKED_AT_ONCE: usize = 4_096;
+
 /// One row of a manifest, in bytes of JSON. The longest legal uid written in `\u` escapes, a path and metadata fit.
 pub const ROW_BYTES: u64 = 4 << 20;
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use desfmt::{Timestamp, Uid};
+use rayon::iter::{ParallelDrainRange, ParallelIterator};
 use walkdir::{DirEntry, WalkDir};
 
 use super::{Dating, InputError, Naming, RowSink, broken, day_of};
@@ -29,19 +30,35 @@ impl Walk<'_> {
         drop(std::fs::read_dir(&root).map_err(unreadable)?);
         let except = self.except.and_then(|path| path.canonicalize().ok());
         let is_wanted = |entry: &DirEntry| except.as_deref() != Some(entry.path());
+        let mut files = Vec::with_capacity(limits::FILES_WALKED_AT_ONCE);
         for entry in WalkDir::new(&root).into_iter().filter_entry(is_wanted) {
             match entry {
-                Ok(entry) if entry.file_type().is_file() => match self.row(&root, &entry) {
-                    Ok(row) => sink.accept(row).map_err(|source| InputError::Spool { source })?,
-                    Err(reason) => {
-                        let path = entry.path().to_string_lossy().into_owned();
-                        sink.reject(broken(None, None, Some(path), reason));
+                Ok(entry) if entry.file_type().is_file() => {
+                    files.push(entry);
+                    if files.len() == limits::FILES_WALKED_AT_ONCE {
+                        self.hand_on(&root, &mut files, sink)?;
                     }
-                },
+                }
                 Ok(_) => {}
                 Err(error) => {
                     let path = error.path().map(|path| path.to_string_lossy().into_owned());
                     sink.reject(broken(None, None, path, error.to_string()));
+                }
+            }
+        }
+        self.hand_on(&root, &mut files, sink)
+    }
+
+    /// Makes rows of files by all threads of the pool that this runs in: asking for the attributes of a file takes longer
+    /// than finding it.
+    fn hand_on(&self, root: &Path, files: &mut Vec<DirEntry>, sink: &mut dyn RowSink) -> Result<(), InputError> {
+        let rows: Vec<_> = files.par_drain(..).map(|file| (self.row(root, &file), file)).collect();
+        for (row, file) in rows {
+            match row {
+                Ok(row) => sink.accept(row).map_err(|source| InputError::Spool { source })?,
+                Err(reason) => {
+                    let path = file.path().to_string_lossy().into_owned();
+                    sink.reject(broken(None, None, Some(path), reason));
                 }
             }
         }

@@ -31,7 +31,12 @@ struct Spooling<'a> {
 }
 
 impl Run {
+    /// Reads the whole input; blocks.
     pub(crate) fn read_input(&self) -> Result<Intake, PackError> {
+        self.pool.install(|| self.read_rows())
+    }
+
+    fn read_rows(&self) -> Result<Intake, PackError> {
         let mut spooling = Spooling {
             writer: RowLogWriter::new(&self.spool),
             days: BTreeMap::new(),
