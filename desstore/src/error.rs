@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A storage operation that failed: which one, on what, and why.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -12,6 +13,8 @@ pub struct StoreError {
     operation: &'static str,
     key: String,
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// In seconds, as stores say it; errors are handed on everywhere and should be small.
+    retry_after: u32,
 }
 
 /// The reactions that a failed storage operation calls for.
@@ -65,7 +68,7 @@ impl StoreError {
     /// An error of an operation on a key or prefix.
     #[expect(clippy::needless_pass_by_value, reason = "takes keys and texts by reference alike")]
     pub fn new(kind: StoreErrorKind, operation: &'static str, key: impl ToString) -> Self {
-        Self { kind, operation, key: key.to_string(), source: None }
+        Self { kind, operation, key: key.to_string(), source: None, retry_after: 0 }
     }
 
     /// The key or prefix it was about.
@@ -76,6 +79,18 @@ impl StoreError {
     /// What caused it, where that is known.
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.source.as_deref()
+    }
+
+    /// How long the store asks to be left alone before the same call; nothing where it does not say.
+    pub fn retry_after(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retry_after))
+    }
+
+    /// The same, with how long the store asks to be left alone, in whole seconds.
+    #[must_use]
+    pub fn to_be_repeated_after(mut self, pause: Duration) -> Self {
+        self.retry_after = u32::try_from(pause.as_secs()).unwrap_or(u32::MAX);
+        self
     }
 
     /// The same with its cause.

@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::{StoreError, StoreErrorKind};
@@ -14,6 +16,8 @@ use crate::error::{StoreError, StoreErrorKind};
 pub(super) struct Failure {
     pub(super) kind: StoreErrorKind,
     pub(super) reason: Reason,
+    /// How long the server asks to be left alone, if it says so.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// Why, in words.
@@ -39,7 +43,7 @@ impl Error for Reason {}
 impl Failure {
     /// An answer that breaks the rules.
     pub(super) fn rule(kind: StoreErrorKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: Reason(reason.into()) }
+        Self { kind, reason: Reason(reason.into()), retry_after: None }
     }
 
     /// What the SDK says.
@@ -93,7 +97,9 @@ impl Failure {
         if let Some(hint) = hint_for(status, code, region, asked) {
             text = format!("{hint} [{text}]");
         }
-        Self::rule(kind, text)
+        let headers = raw.headers();
+        let retry_after = headers.get("retry-after").and_then(|text| pause_of(text, headers.get("date")));
+        Self { retry_after, ..Self::rule(kind, text) }
     }
 
     /// The same, one kind told as another.
@@ -104,8 +110,19 @@ impl Failure {
 
     /// Names the operation and the object.
     pub(super) fn during(self, operation: &'static str, key: &dyn ToString) -> StoreError {
-        StoreError::new(self.kind, operation, key.to_string()).caused_by(self.reason)
+        let error = StoreError::new(self.kind, operation, key.to_string());
+        error.caused_by(self.reason).to_be_repeated_after(self.retry_after.unwrap_or_default())
     }
+}
+
+/// The pause that a `Retry-After` asks for: so many seconds, or until a time by the server's own clock.
+fn pause_of(text: &str, now: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let read = |text: &str| DateTime::from_str(text, DateTimeFormat::HttpDate).ok().map(|time| time.secs());
+    let seconds = read(text)?.checked_sub(read(now?)?)?;
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// What an answer calls for. Codes come before statuses: HEAD has no code, and servers differ in statuses.
@@ -243,6 +260,22 @@ mod tests {
             (507, "", StoreErrorKind::Full),
         ] {
             assert_eq!(kind_of(status, code), kind, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_read_as_seconds_or_as_a_time() {
+        let (now, later) = (Some("Sat, 01 Mar 2025 10:00:00 GMT"), "Sat, 01 Mar 2025 10:00:07 GMT");
+        for (text, now, pause) in [
+            ("3", None, Some(3)),
+            (" 0 ", now, Some(0)),
+            (later, now, Some(7)),
+            (later, None, None),
+            ("Sat, 01 Mar 2025 09:00:00 GMT", now, Some(0)),
+            ("soon", now, None),
+            ("-1", now, None),
+        ] {
+            assert_eq!(pause_of(text, now), pause.map(Duration::from_secs), "{text}");
         }
     }
 

@@ -1,5 +1,9 @@
 //! What failed for a moment is tried again; what may have been done is found out.
 //!
+//! Pauses are a random part of a time that doubles. Where the store says how long it wants to be left alone, that comes on
+//! top, so that those who were told the same do not come back together; where there is no time for it, the failure is the
+//! answer.
+//!
 //! A write whose answer was lost may have taken effect. When a later attempt then finds the object there, or changed, the
 //! object is read and compared: equal content is our own write. Documents hold the number of their transaction and objects
 //! their name, so equal content of somebody else is the same thing.
@@ -149,7 +153,8 @@ impl Attempts<'_> {
         if !error.kind.is_transient() || self.made >= settings.attempts_max {
             return Err(error);
         }
-        let pause = self.jitter(if is_refused { self.refused } else { self.made }, is_refused);
+        let asked = error.retry_after();
+        let pause = self.jitter(if is_refused { self.refused } else { self.made }, is_refused).saturating_add(asked);
         let spent = self.store.clock.monotonic().saturating_sub(self.began);
         if spent.saturating_add(pause) >= settings.deadline {
             return Err(error);

@@ -166,7 +166,7 @@ impl S3Store {
                 return Err(failure);
             }
             tracing::debug!(key = %part.key, number = part.number, reason = %failure.reason, "a part once more");
-            self.shared.surroundings.clock.sleep(pause).await;
+            self.shared.surroundings.clock.sleep(pause.max(failure.retry_after.unwrap_or_default())).await;
             pause = pause.saturating_mul(3);
             attempt = attempt.saturating_add(1);
         }
