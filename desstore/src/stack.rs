@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use layer::{part_of, payload_bytes};
+pub(crate) use timeout::{allowance, within};
 
 pub use breaker::{BreakerOpen, BreakerStore};
 pub use flight::SingleFlightStore;
@@ -33,7 +34,7 @@ pub use timeout::{TimedOut, TimeoutStore};
 use crate::clock::{Clock, Randomness};
 use crate::location::{Location, StoreOptions, Surroundings};
 use crate::store::ObjectStore;
-use crate::values::parse_duration;
+use crate::values::{parse_duration, parse_timeout};
 
 /// How patient the stack of one zone is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct StackSettings {
     pub breaker: BreakerSettings,
     /// How many requests a zone gets.
     pub limit: LimitSettings,
-    /// How long one attempt may take. Large transfers get a second more for each MiB.
+    /// How long one attempt of an operation may take in all, and a second more for each MiB that it moves.
     pub attempt_max: Duration,
 }
 
@@ -129,6 +130,7 @@ impl StackSettings {
                 self.breaker.recovery_max = parse_duration(value)?;
                 self.breaker.recovery_min = self.breaker.recovery_min.min(self.breaker.recovery_max);
             }
+            "attempt_timeout" => self.attempt_max = parse_timeout(value)?,
             "rate_limit" => {
                 self.limit.per_second = parse_count(value)?;
                 self.limit.burst = self.limit.per_second;

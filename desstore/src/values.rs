@@ -18,6 +18,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     unit.checked_mul(number).filter(|time| *time <= DURATION_MAX).ok_or_else(|| format!("{text:?} is above 365d"))
 }
 
+/// The same, but not nothing.
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text)?;
+    if timeout.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(timeout) }
+}
+
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// A number of bytes, or a number with `K`, `M`, `G` or `T` (binary, with or without `B` or `iB`).

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::stack::StackSettings;
-use crate::values::{parse_bytes, parse_duration, parse_flag};
+use crate::values::{parse_bytes, parse_flag, parse_timeout};
 
 /// How a store is reached. Only buckets need any of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +37,9 @@ pub struct StoreOptions {
     pub first_byte_timeout: Duration,
     /// `stall_timeout=TIME`: how long a body may stand still.
     pub stall_timeout: Duration,
-    /// `attempt_timeout=TIME`: how long one request may take in all.
-    pub attempt_timeout: Duration,
-    /// `retry_attempts=N`, `retry_base=TIME`, `retry_max=TIME`, `retry_deadline=TIME`, `breaker_failures=N`,
-    /// `breaker_recovery=TIME`, `rate_limit=N` and `in_flight=N`: how patient and how frugal the program is.
+    /// `attempt_timeout=TIME`, `retry_attempts=N`, `retry_base=TIME`, `retry_max=TIME`, `retry_deadline=TIME`,
+    /// `breaker_failures=N`, `breaker_recovery=TIME`, `rate_limit=N` and `in_flight=N`: how patient and how frugal the
+    /// program is.
     pub patience: StackSettings,
 }
 
@@ -79,7 +78,6 @@ impl Default for StoreOptions {
             connect_timeout: Duration::from_secs(3),
             first_byte_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(10),
-            attempt_timeout: Duration::from_mins(2),
             patience: StackSettings::default(),
         }
     }
@@ -158,7 +156,6 @@ impl StoreOptions {
             "connect_timeout" => self.connect_timeout = parse_timeout(value)?,
             "first_byte_timeout" => self.first_byte_timeout = parse_timeout(value)?,
             "stall_timeout" => self.stall_timeout = parse_timeout(value)?,
-            "attempt_timeout" => self.attempt_timeout = parse_timeout(value)?,
             other => self.patience.set(other, value)?,
         }
         Ok(())
@@ -202,11 +199,6 @@ fn parse_part_size(text: &str) -> Result<u64, String> {
     }
 }
 
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let timeout = parse_duration(text)?;
-    if timeout.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(timeout) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +230,7 @@ mod tests {
             ("insecure", None),
             ("part_size", Some("8M")),
             ("stall_timeout", Some("500ms")),
+            ("attempt_timeout", Some("1m")),
             ("sse_kms_key", Some("alias/x")),
             ("sse", Some("aws:kms")),
         ])
@@ -246,6 +239,7 @@ mod tests {
         assert_eq!(options.endpoint.as_deref(), Some("http://127.0.0.1:8333"));
         assert_eq!((options.path_style, options.insecure, options.part_bytes), (Some(false), true, 8 << 20));
         assert_eq!(options.stall_timeout, Duration::from_millis(500));
+        assert_eq!(options.patience.attempt_max, Duration::from_mins(1));
         assert_eq!(options.encryption, Some(Encryption::Kms(Some("alias/x".to_owned()))));
     }
 
@@ -258,6 +252,7 @@ mod tests {
             ("sse", "rot13", "none of AES256"),
             ("part_size", "1M", "5M to 256M"),
             ("connect_timeout", "0", "longer than nothing"),
+            ("attempt_timeout", "0", "longer than nothing"),
             ("insecure", "maybe", "neither yes nor no"),
             ("colour", "red", "no option of a store"),
             ("region", "", "empty"),

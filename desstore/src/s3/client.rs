@@ -12,6 +12,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
 use crate::location::{ConnectError, S3Location, StoreOptions};
+use crate::stack;
 
 /// The region where a server of one's own is named and no region is.
 const REGION_DEFAULT: &str = "us-east-1";
@@ -32,16 +33,18 @@ pub(super) async fn connect(location: &S3Location, options: &StoreOptions) -> Re
         ));
     }
     let path_style = options.path_style.unwrap_or(options.endpoint.is_some());
+    // The longest request is a part of an upload, which is answered when its body has arrived.
+    let attempt_max = stack::allowance(options.patience.attempt_max, options.part_bytes);
     let client = |first_byte| {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(options.connect_timeout)
             .read_timeout(first_byte)
-            .operation_attempt_timeout(options.attempt_timeout)
+            .operation_attempt_timeout(attempt_max)
             .build();
         let config = aws_sdk_s3::config::Builder::from(&loaded).timeout_config(timeouts).force_path_style(path_style);
         Client::from_conf(config.build())
     };
-    Ok(Clients { client: client(options.first_byte_timeout), uploads: client(options.attempt_timeout) })
+    Ok(Clients { client: client(options.first_byte_timeout), uploads: client(attempt_max) })
 }
 
 fn loader(options: &StoreOptions, http: SharedHttpClient) -> Result<ConfigLoader, String> {

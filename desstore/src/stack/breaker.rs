@@ -4,20 +4,15 @@
 //! over one request goes through as a trial; it closes the breaker, or keeps it open for twice as long.
 
 use std::future::Future;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use bytes::Bytes;
-use desfmt::{ObjectKey, Timestamp};
 
 use super::BreakerSettings;
 use super::layer::{Answer, Call, implement_by_run};
 use super::metrics::{BreakerState, ZoneMetrics};
 use crate::clock::Clock;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::fault::Operation;
-use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
+use crate::store::ObjectStore;
 
 /// Fails at once while a zone is away.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use desfmt::Timestamp;
+use desfmt::{ObjectKey, Timestamp};
 
 use crate::fault::Operation;
 use crate::store::{Fetched, ObjectMeta, Page, Payload, Receipt};
@@ -18,6 +18,13 @@ pub(super) struct Call<'a> {
     pub(super) key: &'a str,
     /// Content that is to be moved, as far as known beforehand.
     pub(super) bytes: u64,
+}
+
+impl<'a> Call<'a> {
+    /// A call on an object.
+    pub(super) fn on(operation: Operation, key: &'a ObjectKey, bytes: u64) -> Self {
+        Self { operation, key: key.as_str(), bytes }
+    }
 }
 
 /// How much a payload moves; 0 where that cannot be told.
@@ -83,87 +90,90 @@ impl Answer for Option<Fetched> {
 /// Implements `ObjectStore` for a type with an `inner` store by its `run`, which gets each call and what makes it.
 macro_rules! implement_by_run {
     ($store:ty) => {
-        #[async_trait::async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl crate::store::ObjectStore for $store {
-            async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Fetched, StoreError> {
-                let call = Call { operation: Operation::Get, key: key.as_str(), bytes: 0 };
-                self.run(call, self.inner.get(key, len_max)).await
-            }
+        const _: () = {
+            use std::ops::Range;
 
-            async fn get_if_changed(
-                &self,
-                key: &ObjectKey,
-                etag: &ETag,
-                len_max: u64,
-            ) -> Result<Option<Fetched>, StoreError> {
-                let call = Call { operation: Operation::GetIfChanged, key: key.as_str(), bytes: 0 };
-                self.run(call, self.inner.get_if_changed(key, etag, len_max)).await
-            }
+            use bytes::Bytes;
+            use desfmt::{ObjectKey, Timestamp};
 
-            async fn get_range(
-                &self,
-                key: &ObjectKey,
-                range: Range<u64>,
-                etag: Option<&ETag>,
-            ) -> Result<Bytes, StoreError> {
-                let bytes = range.end.saturating_sub(range.start);
-                let call = Call { operation: Operation::GetRange, key: key.as_str(), bytes };
-                self.run(call, self.inner.get_range(key, range, etag)).await
-            }
+            use crate::error::StoreError;
+            use crate::fault::Operation;
+            use crate::stack::layer::{Call, payload_bytes};
+            use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
 
-            async fn get_tail(&self, key: &ObjectKey, len: u64) -> Result<Fetched, StoreError> {
-                let call = Call { operation: Operation::GetTail, key: key.as_str(), bytes: len };
-                self.run(call, self.inner.get_tail(key, len)).await
-            }
+            #[async_trait::async_trait]
+            #[deny(clippy::missing_trait_methods)]
+            impl ObjectStore for $store {
+                async fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Fetched, StoreError> {
+                    self.run(Call::on(Operation::Get, key, 0), self.inner.get(key, len_max)).await
+                }
 
-            async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-                let call = Call { operation: Operation::Head, key: key.as_str(), bytes: 0 };
-                self.run(call, self.inner.head(key)).await
-            }
+                async fn get_if_changed(
+                    &self,
+                    key: &ObjectKey,
+                    etag: &ETag,
+                    len_max: u64,
+                ) -> Result<Option<Fetched>, StoreError> {
+                    let call = Call::on(Operation::GetIfChanged, key, 0);
+                    self.run(call, self.inner.get_if_changed(key, etag, len_max)).await
+                }
 
-            async fn put_if_absent(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
-                let bytes = crate::stack::layer::payload_bytes(&payload);
-                let call = Call { operation: Operation::PutIfAbsent, key: key.as_str(), bytes };
-                self.run(call, self.inner.put_if_absent(key, payload)).await
-            }
+                async fn get_range(
+                    &self,
+                    key: &ObjectKey,
+                    range: Range<u64>,
+                    etag: Option<&ETag>,
+                ) -> Result<Bytes, StoreError> {
+                    let call = Call::on(Operation::GetRange, key, range.end.saturating_sub(range.start));
+                    self.run(call, self.inner.get_range(key, range, etag)).await
+                }
 
-            async fn put_if_match(
-                &self,
-                key: &ObjectKey,
-                etag: &ETag,
-                payload: Payload,
-            ) -> Result<Receipt, StoreError> {
-                let bytes = crate::stack::layer::payload_bytes(&payload);
-                let call = Call { operation: Operation::PutIfMatch, key: key.as_str(), bytes };
-                self.run(call, self.inner.put_if_match(key, etag, payload)).await
-            }
+                async fn get_tail(&self, key: &ObjectKey, len: u64) -> Result<Fetched, StoreError> {
+                    self.run(Call::on(Operation::GetTail, key, len), self.inner.get_tail(key, len)).await
+                }
 
-            async fn put(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
-                let bytes = crate::stack::layer::payload_bytes(&payload);
-                let call = Call { operation: Operation::Put, key: key.as_str(), bytes };
-                self.run(call, self.inner.put(key, payload)).await
-            }
+                async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+                    self.run(Call::on(Operation::Head, key, 0), self.inner.head(key)).await
+                }
 
-            async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-                let call = Call { operation: Operation::Delete, key: key.as_str(), bytes: 0 };
-                self.run(call, self.inner.delete(key)).await
-            }
+                async fn put_if_absent(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
+                    let call = Call::on(Operation::PutIfAbsent, key, payload_bytes(&payload));
+                    self.run(call, self.inner.put_if_absent(key, payload)).await
+                }
 
-            async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
-                let call = Call { operation: Operation::Purge, key: key.as_str(), bytes: 0 };
-                self.run(call, self.inner.purge(key)).await
-            }
+                async fn put_if_match(
+                    &self,
+                    key: &ObjectKey,
+                    etag: &ETag,
+                    payload: Payload,
+                ) -> Result<Receipt, StoreError> {
+                    let call = Call::on(Operation::PutIfMatch, key, payload_bytes(&payload));
+                    self.run(call, self.inner.put_if_match(key, etag, payload)).await
+                }
 
-            async fn time(&self) -> Result<Timestamp, StoreError> {
-                self.run(Call { operation: Operation::Time, key: "", bytes: 0 }, self.inner.time()).await
-            }
+                async fn put(&self, key: &ObjectKey, payload: Payload) -> Result<Receipt, StoreError> {
+                    let call = Call::on(Operation::Put, key, payload_bytes(&payload));
+                    self.run(call, self.inner.put(key, payload)).await
+                }
 
-            async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
-                let call = Call { operation: Operation::List, key: prefix, bytes: 0 };
-                self.run(call, self.inner.list(prefix, depth, token)).await
+                async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+                    self.run(Call::on(Operation::Delete, key, 0), self.inner.delete(key)).await
+                }
+
+                async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+                    self.run(Call::on(Operation::Purge, key, 0), self.inner.purge(key)).await
+                }
+
+                async fn time(&self) -> Result<Timestamp, StoreError> {
+                    self.run(Call { operation: Operation::Time, key: "", bytes: 0 }, self.inner.time()).await
+                }
+
+                async fn list(&self, prefix: &str, depth: Depth, token: Option<&str>) -> Result<Page, StoreError> {
+                    let call = Call { operation: Operation::List, key: prefix, bytes: 0 };
+                    self.run(call, self.inner.list(prefix, depth, token)).await
+                }
             }
-        }
+        };
     };
 }
 pub(super) use implement_by_run;

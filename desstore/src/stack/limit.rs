@@ -5,20 +5,16 @@
 //! halves the rate; it grows back by a tenth of the whole each second (additive increase, multiplicative decrease).
 
 use std::future::Future;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use desfmt::{ObjectKey, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::LimitSettings;
 use super::layer::{Answer, Call, implement_by_run};
 use crate::clock::Clock;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::fault::Operation;
-use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
+use crate::store::ObjectStore;
 
 /// Lets requests wait their turn.
 #[derive(Debug)]

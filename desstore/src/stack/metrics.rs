@@ -1,18 +1,15 @@
 //! What goes over the wire, counted.
 
 use std::future::Future;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use desfmt::{ObjectKey, Timestamp};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::layer::{Answer, Call, implement_by_run};
 use crate::clock::Clock;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::fault::Operation;
-use crate::store::{Depth, ETag, Fetched, ObjectMeta, ObjectStore, Page, Payload, Receipt};
+use crate::store::ObjectStore;
 
 /// The metrics of all zones of one program.
 #[derive(Debug, Clone)]

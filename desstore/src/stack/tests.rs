@@ -1,5 +1,4 @@
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::clock::{ManualClock, SeededRandom, SystemClock};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::fault::{FaultRates, FaultStore, Operation, Phase};
 use crate::memory::MemoryStore;
-use crate::store::{Depth, ETag, Fetched, ObjectMeta, Page, Payload, Receipt};
+use crate::store::{ETag, Payload};
 
 mod breaking;
 mod limiting;

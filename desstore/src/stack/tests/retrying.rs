@@ -1,5 +1,7 @@
 //! What is tried again, and what was done although nobody said so.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -59,6 +61,49 @@ async fn no_attempt_is_begun_after_the_deadline() {
 
     assert!(ground.clock.monotonic() < settings.retry.deadline, "{:?}", ground.clock.monotonic());
     assert!(ground.faults.call_count() < 50, "{}", ground.faults.call_count());
+}
+
+/// A store that asks to be left alone, a few times.
+#[derive(Debug)]
+struct BusyStore {
+    inner: Arc<dyn ObjectStore>,
+    refusals: AtomicU32,
+    pause: Duration,
+}
+
+impl BusyStore {
+    async fn run<T: Answer>(
+        &self,
+        call: Call<'_>,
+        attempt: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            let refusal = StoreError::new(StoreErrorKind::Throttled, call.operation.name(), call.key);
+            return Err(refusal.to_be_repeated_after(self.pause));
+        }
+        attempt.await
+    }
+}
+
+implement_by_run!(BusyStore);
+
+#[tokio::test]
+async fn a_store_is_left_alone_for_as_long_as_it_asks_if_there_is_time() {
+    for (pause, is_waited_for) in [(4, true), (60, false)] {
+        let ground = Ground::new();
+        ground.memory.put(&key("k"), payload("x")).await.unwrap();
+        let pause = Duration::from_secs(pause);
+        let busy = BusyStore { inner: Arc::<MemoryStore>::clone(&ground.memory), refusals: AtomicU32::new(2), pause };
+        let settings = StackSettings::default();
+        let store = build(Arc::new(busy), &settings, &ground.clock(), &Ground::random(), &ground.metrics);
+
+        let outcome = store.head(&key("k")).await;
+
+        let waited = ground.clock.monotonic();
+        assert_eq!(outcome.is_ok(), is_waited_for, "{outcome:?}");
+        assert_eq!(waited >= pause * 2, is_waited_for, "{waited:?}");
+        assert!(waited < settings.retry.deadline, "{waited:?}");
+    }
 }
 
 #[tokio::test]
