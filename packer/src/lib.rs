@@ -10,6 +10,7 @@
 mod build;
 mod checksum;
 mod compression;
+mod debts;
 pub mod erase;
 mod error;
 pub mod flat;
@@ -38,6 +39,7 @@ mod witness;
 
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumCheck};
 pub use compression::{CodecChoice, Compression, Framing};
+pub use debts::{DebtsReport, owed, pay_debts};
 pub use error::PackError;
 pub use input::{Dating, Feed, Input, InputError, Naming, RowSink};
 pub use issue::{Issue, IssueCounts, Outcome};

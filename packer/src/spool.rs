@@ -54,6 +54,11 @@ impl Spool {
         Ok(Self { root: root.to_owned(), dir, files: AtomicU64::new(0), _held: held })
     }
 
+    /// This run's directory, for who names files in it by himself.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// A path in this run's directory that was not given out before.
     pub(crate) fn fresh_path(&self, suffix: &str) -> PathBuf {
         let number = self.files.fetch_add(1, Ordering::Relaxed);

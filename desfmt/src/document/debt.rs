@@ -15,6 +15,9 @@ pub struct ZoneDebt {
     pub key: ObjectKey,
     /// What is to be done.
     pub task: DebtTask,
+    /// The version of a replaced document that the zone is to get; none for all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// When, by the clock of the host that wrote it; for the record only.
     pub at: Timestamp,
 }

@@ -68,7 +68,7 @@ impl ZoneStore {
         let copies: Vec<usize> = self.copies().collect();
         let mut intents = Vec::new();
         for zone in &copies {
-            intents.push(self.owe(*zone, DebtScope::Identity, key, DebtTask::Copy).await?);
+            intents.push(self.owe(*zone, DebtScope::Identity, (key, DebtTask::Copy), None).await?);
         }
         let payload = Payload::Bytes(bytes);
         let outcome = self.create_everywhere(key, payload, condition, (self.home(), &copies)).await;
@@ -197,7 +197,8 @@ impl ZoneStore {
         self.settle_listed(&bytes).await?;
         let mut intents = Vec::new();
         for zone in self.copies() {
-            intents.push((zone, self.owe(zone, DebtScope::Day(date), key, DebtTask::Copy).await?));
+            let intent = self.owe(zone, DebtScope::Day(date), (key, DebtTask::Copy), Some(generation)).await?;
+            intents.push((zone, intent));
         }
         let outcome = self.put_in(self.home(), key, Payload::Bytes(bytes.clone()), condition).await;
         match &outcome {
@@ -322,21 +323,21 @@ impl ZoneStore {
         task: DebtTask,
     ) -> Result<(), StoreError> {
         self.trust.note(zone, scope);
-        self.owe(zone, scope, key, task).await.map(drop)
+        self.owe(zone, scope, (key, task), None).await.map(drop)
     }
 
-    /// Leaves a debt, in the home of the documents. Its key.
-    async fn owe(
+    /// Leaves a debt, in the home of the documents; for a document that is replaced with the generation it gets. Its key.
+    pub(super) async fn owe(
         &self,
         zone: usize,
         scope: DebtScope,
-        key: &ObjectKey,
-        task: DebtTask,
+        (key, task): (&ObjectKey, DebtTask),
+        generation: Option<u64>,
     ) -> Result<ObjectKey, StoreError> {
         let Some(Zone { name, .. }) = self.zones.get(zone) else { return Err(Self::no_zone("put", key.as_str())) };
         let operation = new_operation(self.clock.now(), self.random.as_ref());
         let debt_key = layout::debt(name, scope, operation);
-        let debt = ZoneDebt { zone: name.clone(), key: key.clone(), task, at: self.clock.now() };
+        let debt = ZoneDebt { zone: name.clone(), key: key.clone(), task, generation, at: self.clock.now() };
         let body = document::encode(&debt).map_err(|cause| damaged(key, cause))?;
         self.put_in(self.home(), &debt_key, Payload::Bytes(body.into()), Condition::None).await?;
         Ok(debt_key)

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use clap::Parser;
 use desstore::observe::Registry;
 use desstore::stack::StackMetrics;
+use desstore::zones::ZoneStore;
 use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, Surroundings, SystemClock, SystemRandom};
 use packer::pack::Config;
-use packer::program::{DONE, FAILED, failed, misused, runtime};
+use packer::program::{DONE, FAILED, failed, misused, reason_of, runtime};
 use packer::{Buckets, PackError, PackMetrics, Progress, Report, broken};
 
 use cli::{Args, Request};
@@ -83,9 +84,9 @@ async fn run_archive(
 ) -> Result<Report, PackError> {
     let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom)).counting(stack.clone());
     let (options, spool) = (request.options.clone(), request.config.spool.clone());
-    let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings.clone(), spool);
+    let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings.clone(), spool.clone());
     request.config.sources.buckets = Some(Arc::new(buckets));
-    let (store, local) = open_store(&request, &surroundings).await?;
+    let Opened { store, local, zones } = open_store(&request, &surroundings).await?;
     let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
     let (clock, random) = (Arc::clone(clock), Arc::new(SystemRandom));
     let result = Box::pin(packer::pack::run(request.config, store, clock, random, progress)).await;
@@ -96,23 +97,47 @@ async fn run_archive(
     if let Some(Err(error)) = local.map(|local| local.clean_debris()) {
         tracing::debug!(%error, "files of dead processes stay");
     }
+    if let Some(zones) = zones {
+        make_up(&zones, &spool).await;
+    }
     result
 }
 
-/// Opens the archive's store, and the directory behind it where it is one, which files of dead processes are taken away from.
-/// A dry run makes no directory and writes nothing: where nothing is, it plans against an empty archive.
-async fn open_store(
-    request: &Request,
-    surroundings: &Surroundings,
-) -> Result<(Arc<dyn ObjectStore>, Option<LocalStore>), PackError> {
+/// Brings zones to what their homes hold, after what they have missed in this run or an earlier one. The run is none the worse
+/// for what stays: the next one goes on with it.
+async fn make_up(zones: &ZoneStore, spool: &Path) {
+    let told = match packer::pay_debts(zones, spool).await {
+        Ok(report) if report.is_empty() => return,
+        Ok(report) => match report.failures.first() {
+            Some((what, why)) => format!("{report}, such as that {what}: {why}"),
+            None => report.to_string(),
+        },
+        Err(error) => format!("zones were not paid what they are owed: {}", reason_of(&error)),
+    };
+    drop(writeln!(std::io::stderr(), "{NAME}: {told}"));
+}
+
+/// What a run needs to know of the place of its archive.
+struct Opened {
+    store: Arc<dyn ObjectStore>,
+    /// The directory behind it, where it is one.
+    local: Option<LocalStore>,
+    /// The zones behind it, where there are several and they may be written to.
+    zones: Option<Arc<ZoneStore>>,
+}
+
+/// Opens the place of the archive, and takes away what dead processes have left there. A dry run makes no directory and
+/// writes nothing: where nothing is, it plans against an empty archive.
+async fn open_store(request: &Request, surroundings: &Surroundings) -> Result<Opened, PackError> {
     let Request { archive, options, single_writer, config, .. } = request;
     let is_missing = archive.local_path().is_some_and(|path| !path.try_exists().unwrap_or(true));
     if config.dry_run && is_missing {
-        return Ok((Arc::new(MemoryStore::new(Arc::clone(&surroundings.clock))), None));
+        let store = Arc::new(MemoryStore::new(Arc::clone(&surroundings.clock)));
+        return Ok(Opened { store, local: None, zones: None });
     }
     let connected = archive.create(options, surroundings).await?;
     if config.dry_run {
-        return Ok((connected.store, connected.local));
+        return Ok(Opened { store: connected.store, local: connected.local, zones: None });
     }
     if let Some(local) = &connected.local {
         local.clean_debris()?;
@@ -121,7 +146,7 @@ async fn open_store(
         packer::take_back_uploads(&config.spool, bucket).await?;
     }
     let store = packer::writable(&connected, *single_writer, &SystemRandom).await?;
-    Ok((store, connected.local))
+    Ok(Opened { store, local: connected.local, zones: connected.zones })
 }
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.
