@@ -95,7 +95,7 @@ impl Source {
     /// How many bits an archive of the ancestor has.
     fn legacy_bits(&self, options: &MountOptions) -> BucketBits {
         match &self.0 {
-            Location::Zones(zoned) => zoned.map.bits().unwrap_or(options.legacy_bits),
+            Location::Zones(zoned) => zoned.map.bits_of_ancestor(),
             Location::Local(_) | Location::S3(_) => options.legacy_bits,
         }
     }

@@ -6,6 +6,7 @@
 //! not; debts are objects in the home of the documents. The protocol is in `docs/protocol.md`, the reasons in
 //! `docs/decisions/0005-one-home-for-the-documents.md`.
 
+mod conditions;
 mod debts;
 mod map;
 mod open;
@@ -23,10 +24,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use desfmt::legacy::LegacyName;
+use desfmt::legacy::{BIG_FILES_PREFIX, LegacyName};
 use desfmt::{BucketBits, Date, ObjectKey, Timestamp, layout};
 
+pub use conditions::ZoneConditions;
 pub use debts::{Debt, Paid, debts, pay};
+pub(crate) use map::ANCESTORS_BITS;
 pub use map::{MapError, ZoneMap, ZoneRange};
 pub use open::ZoneError;
 
@@ -113,8 +116,11 @@ enum Class<'a> {
 
 impl ZoneStore {
     fn class(&self, key: &str) -> Class<'_> {
+        if key == layout::identity().as_str() {
+            return Class::Identity;
+        }
         let Some(Identity { bits, .. }) = self.identity.get() else {
-            return if key == layout::identity().as_str() { Class::Identity } else { Class::Home };
+            return self.class_of_ancestor(key, self.map.bits_of_ancestor());
         };
         if let Some(name) = layout::parse_shard(key, *bits) {
             return Class::Shard(self.map.zones(name.group.bucket, *bits));
@@ -129,13 +135,16 @@ impl ZoneStore {
             }
             None => {}
         }
-        if key == layout::identity().as_str() {
-            return Class::Identity;
+        self.class_of_ancestor(key, *bits)
+    }
+
+    /// What a key is that is none of ours. An archive of the ancestor has no identity to tell its bits.
+    fn class_of_ancestor(&self, key: &str, bits: BucketBits) -> Class<'_> {
+        if let Ok(name) = LegacyName::parse(key, bits).or_else(|_| LegacyName::parse_sidecar(key, bits)) {
+            return Class::Flat(self.map.zones(name.group.bucket, bits));
         }
-        if let Ok(name) = LegacyName::parse(key, *bits).or_else(|_| LegacyName::parse_sidecar(key, *bits)) {
-            return Class::Flat(self.map.zones(name.group.bucket, *bits));
-        }
-        if key.starts_with(BIG_FILES) { Class::Anywhere } else { Class::Home }
+        let is_big_file = key.strip_prefix(BIG_FILES_PREFIX).is_some_and(|rest| rest.starts_with('/'));
+        if is_big_file { Class::Anywhere } else { Class::Home }
     }
 
     fn home(&self) -> usize {
@@ -161,9 +170,6 @@ impl ZoneStore {
         StoreError::new(StoreErrorKind::Unsupported, operation, key)
     }
 }
-
-/// Where the ancestor keeps large files.
-const BIG_FILES: &str = "_bigFiles/";
 
 /// Versions are those of a zone, so a version says of which.
 fn tag(zone: usize, etag: &ETag) -> ETag {

@@ -212,8 +212,13 @@ pub async fn writable(
         return Ok(Arc::new(SingleWriterStore::new(store)));
     }
     match store.head(&desfmt::layout::identity()).await {
-        Ok(_) => desstore::demand_conditions(store.as_ref(), random).await?,
-        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+        Ok(_) => connected.demand_conditions(random).await?,
+        // What creates the archive tries the one store that it is created in.
+        Err(error) if error.kind == StoreErrorKind::NotFound => {
+            if let Some(zones) = &connected.zones {
+                zones.demand_conditions(random).await?;
+            }
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(store)

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::{ConfigError, Environment, Interval, load};
 use crate::location::{Location, PlacedZone, StoreOptions, ZonedLocation};
-use crate::zones::{ZoneMap, ZoneRange, ZoneSettings};
+use crate::zones::{ANCESTORS_BITS, ZoneMap, ZoneRange, ZoneSettings};
 
 /// The configuration of an archive.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
@@ -84,9 +84,6 @@ const PARTS: u32 = 1 << 16;
 
 /// Names of zones are parts of keys and of metrics.
 const ZONE_NAME_LEN_MAX: usize = 64;
-
-/// What the ancestor uses unless told otherwise.
-const ANCESTORS_BITS: u8 = 8;
 
 impl ArchiveConfig {
     /// Reads a file.

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use super::{Location, PlacedZone, StoreOptions, ZonedLocation};
+use crate::archive::ArchiveError;
 use crate::clock::{Clock, Randomness};
 use crate::error::StoreError;
 use crate::local::LocalStore;
+use crate::probe::demand_conditions;
 use crate::s3::S3Store;
 use crate::stack::{self, StackMetrics};
 use crate::store::ObjectStore;
@@ -55,6 +57,17 @@ pub struct Connected {
     pub bucket: Option<S3Store>,
     /// The zones behind it, where there are several: they may owe each other something.
     pub zones: Option<Arc<ZoneStore>>,
+}
+
+impl Connected {
+    /// Makes sure that whatever lies behind it honours conditions, for whoever is about to write: each zone where there are
+    /// several. About 25 requests to each.
+    pub async fn demand_conditions(&self, random: &dyn Randomness) -> Result<(), ArchiveError> {
+        match &self.zones {
+            Some(zones) => zones.demand_conditions(random).await,
+            None => demand_conditions(self.store.as_ref(), random).await,
+        }
+    }
 }
 
 /// A place that cannot be used.

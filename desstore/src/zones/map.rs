@@ -49,6 +49,9 @@ pub enum MapError {
     },
 }
 
+/// What the ancestor uses unless told otherwise.
+pub(crate) const ANCESTORS_BITS: u8 = 8;
+
 /// All parts.
 pub(super) const PARTS: u32 = 1 << 16;
 
@@ -84,6 +87,11 @@ impl ZoneMap {
     /// The bits that the ranges were written for, where they were written as buckets.
     pub const fn bits(&self) -> Option<BucketBits> {
         self.bits
+    }
+
+    /// The bits of an archive of the ancestor, which does not record them.
+    pub fn bits_of_ancestor(&self) -> BucketBits {
+        self.bits.or_else(|| BucketBits::new(ANCESTORS_BITS)).unwrap_or_default()
     }
 
     /// The zones of a group, its home first.

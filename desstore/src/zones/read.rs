@@ -1,18 +1,16 @@
 //! Reading: shards from the first of their zones that has them, documents from their home, or from copies that are known to
 //! be complete.
 
-use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use desfmt::document::DOCUMENT_LEN_MAX;
 use desfmt::{ObjectKey, layout};
-use futures_util::future::{Either, select};
 
 use super::trust::Scope;
 use super::{Class, ZoneStore, tagged};
 use crate::error::{StoreError, StoreErrorKind};
-use crate::stack::TimedOut;
+use crate::stack;
 use crate::store::{Depth, ObjectStore, Page, list_all};
 
 /// More debts than this are not told apart: every copy is behind then.
@@ -25,6 +23,19 @@ struct NoCopy {
     home: String,
     reason: &'static str,
     source: StoreError,
+}
+
+/// True where a failure tells nothing of the object: a zone that refuses everybody is as good as one that is away.
+const fn says_nothing(kind: StoreErrorKind) -> bool {
+    match kind {
+        StoreErrorKind::NotFound | StoreErrorKind::AlreadyExists | StoreErrorKind::PreconditionFailed => false,
+        StoreErrorKind::Denied
+        | StoreErrorKind::Throttled
+        | StoreErrorKind::Unavailable
+        | StoreErrorKind::Full
+        | StoreErrorKind::Corrupt
+        | StoreErrorKind::Unsupported => true,
+    }
 }
 
 impl ZoneStore {
@@ -125,7 +136,7 @@ impl ZoneStore {
         }
         let half = self.settings.deadline.checked_div(2).unwrap_or_default();
         let away = match self.within(half, operation, key, attempt).await {
-            Err(error) if error.kind.is_transient() => error,
+            Err(error) if says_nothing(error.kind) => error,
             outcome => {
                 self.keep_informed().await;
                 return Ok((home, outcome?));
@@ -138,7 +149,7 @@ impl ZoneStore {
                     continue;
                 }
                 match self.within(half, operation, key, call(zone, Arc::clone(store))).await {
-                    Err(error) if error.kind.is_transient() => {}
+                    Err(error) if says_nothing(error.kind) => {}
                     outcome => return Ok((zone, outcome?)),
                 }
             }
@@ -162,12 +173,7 @@ impl ZoneStore {
         key: &str,
         attempt: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        match select(pin!(attempt), self.clock.sleep(after)).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right(((), _)) => {
-                Err(StoreError::new(StoreErrorKind::Unavailable, operation, key).caused_by(TimedOut { after }))
-            }
-        }
+        stack::within(self.clock.as_ref(), after, (operation, key), attempt).await
     }
 
     /// Reads the debts, if that was not done lately and nobody is at it.
@@ -229,7 +235,7 @@ impl ZoneStore {
         };
         let store = self.store(zone).ok_or_else(unknown)?;
         let page = store.list(prefix, depth, inner).await?;
-        let is_spread = !is_document && self.identity.get().is_some() && self.group_home(prefix).is_none();
+        let is_spread = !is_document && self.group_home(prefix).is_none();
         Ok(self.page_of(zone, page, is_spread))
     }
 

@@ -12,6 +12,8 @@ use crate::memory::MemoryStore;
 use crate::publish::{ArchiveWriter, BuiltShard, Outcome};
 use crate::store::list_all;
 
+mod ancestor;
+mod conditions;
 mod crashing;
 mod opening;
 mod paying;
@@ -209,6 +211,19 @@ async fn reads_go_on_while_either_zone_is_away_and_come_back() {
         assert_eq!(content(&archive, "2").await.unwrap().unwrap(), "even");
         assert!(ground.faults[A].call_count() > before, "the home is asked again");
     }
+}
+
+#[tokio::test]
+async fn a_home_that_refuses_everybody_is_as_good_as_one_that_is_away() {
+    let ground = Ground::new();
+    let (store, writer) = ground.create().await;
+    ground.pack(&writer, &[("2", b"even")]).await.unwrap();
+    let archive = ground.reader(&store).await;
+    for operation in [Operation::Get, Operation::List, Operation::GetTail] {
+        ground.faults[A].refuse_next(operation, StoreErrorKind::Denied);
+    }
+
+    assert_eq!(content(&archive, "2").await.unwrap().unwrap(), "even");
 }
 
 #[tokio::test]

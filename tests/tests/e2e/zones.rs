@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use des_tests::{Corpus, Mount, command, contents, desfs, objects_below, run, scratch, shown_name};
+use des_tests::{Corpus, Mount, command, contents, desfs, files_below, objects_below, run, scratch, shown_name};
 use tempfile::TempDir;
 
 /// Two directories as zones, each with copies of the other.
@@ -128,6 +128,48 @@ fn zones_that_do_not_belong_together_are_refused_in_words() {
     zones.configure("range: {start: 0, end: 15}", "range: {start: 16, end: 31}", 5);
     let refused = zones.refusal();
     assert!(refused.contains("n_bits = 5, but the archive has 4"), "{refused}");
+}
+
+#[test]
+fn an_archive_of_the_ancestor_in_zones_is_shown_as_a_whole() {
+    let directory = scratch();
+    let mut corpus = Corpus::new(&directory.path().join("source"));
+    corpus.add_random(305, 80);
+    // Above this the ancestor keeps a file beside its shard.
+    corpus.add("20240302", "large.tiff", vec![7; 11 << 20]);
+    let flat = directory.path().join("flat");
+    let manifest = corpus.manifest("all");
+    run(des_tests::des_pack(&flat).args(["--format", "2", "--n-bits", "8", "--input-json"]).arg(manifest)).success();
+    let zone = |name: &str| directory.path().join(name);
+    for path in files_below(&flat) {
+        let name = path.to_str().unwrap();
+        let bucket = name.split('_').nth(1).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        // Large files may lie anywhere.
+        let place = zone(if bucket.is_some_and(|bucket| bucket < 128) { "a" } else { "b" }).join(&path);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::rename(flat.join(&path), place).unwrap();
+    }
+    assert!(zone("b").join("_bigFiles").is_dir() && zone("a").is_dir());
+    let config = directory.path().join("zones.yaml");
+    let text = format!(
+        "zones:\n- {{name: a, archive: {}, range: {{start: 0, end: 127}}}}\n- {{name: b, archive: {}, range: {{start: 128, end: 255}}}}\n",
+        zone("a").display(),
+        zone("b").display()
+    );
+    fs::write(&config, text).unwrap();
+
+    let mount = Mount::new(&config, "");
+
+    assert_shows(mount.path(), &corpus);
+}
+
+#[test]
+fn a_probe_speaks_of_each_zone() {
+    let zones = TwoZones::packed(306);
+    let probe = || run(command("des-verify").arg("--config").arg(zones.config()).arg("--probe"));
+
+    let said = probe().success();
+    assert_eq!(said.stdout, "zone a honours conditional writes\nzone b honours conditional writes\n");
 }
 
 #[test]

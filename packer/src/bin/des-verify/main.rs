@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use desstore::{Clock, Conditions, ObjectStore, SystemClock, SystemRandom};
+use desstore::zones::ZoneConditions;
+use desstore::{Clock, Conditions, Connected, SystemClock, SystemRandom};
 use packer::program::{DONE, FAILED, misused, reason_of, runtime};
 
 use cli::Args;
@@ -40,7 +41,7 @@ fn run(args: &Args) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connected = args.store.connect(Arc::clone(&clock), Arc::new(SystemRandom)).await?;
         if args.probe {
-            return probe(connected.store.as_ref()).await;
+            return probe(&connected).await;
         }
         if let Some(date) = args.rebuild_manifest {
             return rebuild::run(args, date, connected.store, clock).await;
@@ -52,12 +53,34 @@ fn run(args: &Args) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
     })
 }
 
-async fn probe(store: &dyn ObjectStore) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
-    let (verdict, code) = match desstore::probe(store, &SystemRandom).await? {
+/// Tells whether the store honours conditional writes, or each of several zones. One that does not is worse than one that
+/// cannot be asked.
+async fn probe(connected: &Connected) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
+    let Some(zones) = &connected.zones else {
+        let found = desstore::probe(connected.store.as_ref(), &SystemRandom).await?;
+        let (verdict, code) = verdict_on(found);
+        writeln!(io::stdout(), "the store {verdict}")?;
+        return Ok(code);
+    };
+    let mut codes = Vec::new();
+    for ZoneConditions { zone, found } in zones.probe_zones(&SystemRandom).await {
+        let (verdict, code) = match found {
+            Ok(found) => verdict_on(found),
+            Err(error) => {
+                drop(writeln!(io::stderr(), "{NAME}: zone {zone}: {}", reason_of(&error)));
+                ("could not be tried", UNCHECKED)
+            }
+        };
+        writeln!(io::stdout(), "zone {zone} {verdict}")?;
+        codes.push(code);
+    }
+    Ok([FAILED, UNCHECKED].into_iter().find(|code| codes.contains(code)).unwrap_or(DONE))
+}
+
+const fn verdict_on(found: Conditions) -> (&'static str, u8) {
+    match found {
         Conditions::Honoured => ("honours conditional writes", DONE),
         Conditions::CreateOnly => ("honours create-if-absent, but not replace-if-unchanged", FAILED),
         Conditions::Ignored => ("does not honour conditional writes", FAILED),
-    };
-    writeln!(io::stdout(), "the store {verdict}")?;
-    Ok(code)
+    }
 }
