@@ -15,7 +15,7 @@ use crate::archive::tombstones::TombstoneSet;
 use crate::archive::{Archive, CacheKey, Cached};
 use crate::error::StoreErrorKind;
 use crate::rules::{Rule, keeps};
-use crate::store::{Depth, ETag};
+use crate::store::{Depth, ETag, Fetched};
 
 /// The most that a day weighs in the cache, in bytes.
 const WEIGHT_MAX: usize = 8 << 20;
@@ -284,8 +284,7 @@ impl Archive {
             (Some(None), None) => return Err(ArchiveError::inconsistent(&key, "the store says unchanged, of nothing")),
             (Some(Some(fetched)), _) => fetched,
         };
-        let manifest: Manifest =
-            document::decode(&fetched.bytes).map_err(|error| ArchiveError::damaged(&key, error))?;
+        let (manifest, etag) = self.proven_manifest(&key, fetched).await?;
         if manifest.date != date {
             return Err(ArchiveError::inconsistent(&key, format!("it is the manifest of {}", manifest.date)));
         }
@@ -296,9 +295,21 @@ impl Archive {
         }
         self.forget_replaced(known.as_deref(), &manifest);
         let shards = manifest.shards.iter().map(DayShard::of).collect();
-        let day = Day::new(shards, set, Some((manifest, fetched.meta.etag)), began);
+        let day = Day::new(shards, set, Some((manifest, etag)), began);
         self.forget_deleted(&day, &news).await;
         Ok(Some(Arc::new(day)))
+    }
+
+    /// Reads a manifest that was fetched. If it is damaged, it is fetched once more: what was damaged on its way is whole then.
+    async fn proven_manifest(&self, key: &ObjectKey, fetched: Fetched) -> Result<(Manifest, ETag), ArchiveError> {
+        let error = match document::decode(&fetched.bytes) {
+            Ok(manifest) => return Ok((manifest, fetched.meta.etag)),
+            Err(error) => error,
+        };
+        self.fetched_again(key, &error);
+        let again = self.store.get(key, DOCUMENT_LEN_MAX).await?;
+        let manifest = document::decode(&again.bytes).map_err(|error| ArchiveError::damaged(key, error))?;
+        Ok((manifest, again.meta.etag))
     }
 
     /// A day without manifest never was, unless objects of it are there: then the manifest is lost, or came after it had been
