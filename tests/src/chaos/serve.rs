@@ -1,6 +1,7 @@
 //! Connections: each of a program's has one of its own to the server.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,12 +116,19 @@ async fn ask(state: &State, link: &Link, request: Request<Full<Bytes>>) -> Optio
 
 /// Keeps the first content of each path, and gives it out where that is asked for.
 fn remember(state: &State, asked: &Asked, fault: Option<&Fault>, answer: (Parts, Bytes)) -> (Parts, Bytes) {
-    if !matches!(asked.kind, Kind::Get | Kind::GetIfChanged) || !answer.0.status.is_success() {
+    if !matches!(asked.kind, Kind::Get | Kind::GetIfChanged) {
         return answer;
     }
     let mut past = lock(&state.past);
-    let first = past.entry(asked.path.clone()).or_insert_with(|| answer.clone());
-    if fault == Some(&Fault::Stale) { first.clone() } else { answer }
+    match past.get(&asked.path) {
+        // Whatever is asked: who lives in the past knows of no other version.
+        Some(first) if fault == Some(&Fault::Stale) => first.clone(),
+        None if answer.0.status.is_success() => {
+            past.insert(asked.path.clone(), answer.clone());
+            answer
+        }
+        Some(_) | None => answer,
+    }
 }
 
 fn refusal(status: u16, after: Option<u32>) -> Response<Flow> {
@@ -160,6 +168,13 @@ fn spoil(mut parts: Parts, body: Bytes, fault: Option<&Fault>, rate: Option<u64>
         Some(Fault::ShortBody) => body.truncate(body.len().saturating_sub(body.len() / 3 + 1)),
         Some(Fault::WrongContentRange) => shift(&mut parts),
         Some(Fault::WholeForRange) => {
+            if let Some((range, total)) = content_range(&parts) {
+                // As long as the whole object, with what is known of it where it belongs.
+                let mut whole = vec![0; usize::try_from(total).unwrap_or_default()];
+                let start = usize::try_from(range.start).unwrap_or_default();
+                whole[start..start + body.len()].copy_from_slice(&body);
+                body = whole.into();
+            }
             parts.headers.remove(CONTENT_RANGE);
             parts.status = hyper::StatusCode::OK;
         }
@@ -202,10 +217,15 @@ fn announced(parts: &Parts) -> u64 {
 
 /// Says that the body lies one byte further on than it does.
 fn shift(parts: &mut Parts) {
-    let Some(text) = parts.headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok()) else { return };
-    let Some((range, total)) = text.trim_start_matches("bytes ").split_once('/') else { return };
-    let Some((first, last)) = range.split_once('-') else { return };
-    let (Ok(first), Ok(last)) = (first.parse::<u64>(), last.parse::<u64>()) else { return };
-    let shifted = format!("bytes {}-{}/{total}", first + 1, last + 1);
+    let Some((range, total)) = content_range(parts) else { return };
+    let shifted = format!("bytes {}-{}/{total}", range.start + 1, range.end);
     parts.headers.insert(CONTENT_RANGE, shifted.parse().expect("a header"));
+}
+
+/// Which bytes of how many an answer says that it holds.
+fn content_range(parts: &Parts) -> Option<(Range<u64>, u64)> {
+    let text = parts.headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?..last.parse::<u64>().ok()? + 1, total.parse().ok()?))
 }

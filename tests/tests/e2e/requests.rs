@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use des_tests::{ChaosProxy, Corpus, Kind, Mount, S3Place, Script, run, s3_server, scratch};
+use des_tests::{ChaosProxy, Corpus, Kind, Mount, S3Place, Script, command, run, s3_server, scratch};
 use desfmt::{Date, Timestamp, Uid};
 use desstore::{
     Archive, Clock, Deletion, ManualClock, ObjectStore, Randomness, ReadOptions, SeededRandom, SystemRandom,
@@ -180,6 +180,37 @@ fn a_day_that_never_was_is_one_listing_more_than_its_manifest() {
         assert!(found.is_none());
     }
     counted.assert_counts(&[(Kind::Get, 1), (Kind::List, 2)]);
+}
+
+#[test]
+fn copying_a_day_costs_a_request_for_eight_mebibytes_and_six_for_each_shard() {
+    let (shards, files) = (3_u64, 1_500);
+    let counted = Counted::of(usize::try_from(shards).unwrap(), |number, corpus| {
+        for file in 0..files {
+            let uid = format!("box-{number}-scan-{file:05}");
+            let bytes = noise(&uid);
+            corpus.add(DAY, &uid, bytes);
+        }
+    });
+    let stored: u64 = counted.place.objects("shards/").iter().map(|object| object.len).sum();
+    assert!(stored > 64 << 20, "{stored}");
+    let mount = Mount::new(Path::new(&counted.place.uri), &counted.place.options());
+    let copy = scratch();
+    counted.proxy.take_seen();
+
+    run(command("cp").arg("-r").arg(mount.path().join(DAY)).arg(copy.path())).success();
+
+    let counts = counted.proxy.take_counts();
+    let gets: usize = [Kind::Get, Kind::GetRange, Kind::GetIfChanged].iter().filter_map(|kind| counts.get(kind)).sum();
+    let most = stored.div_ceil(8 << 20) + 6 * shards;
+    assert!(u64::try_from(gets).unwrap() <= most, "{gets} reads for {stored} bytes in {shards} shards, not {most}");
+    let lists: usize = counts.get(&Kind::List).copied().unwrap_or_default();
+    assert!(lists <= 2 && gets + lists == counts.values().sum::<usize>(), "{counts:?}");
+    println!("{stored} bytes in {shards} shards: {counts:?}, at most {most} reads");
+    for number in 0..usize::try_from(shards).unwrap() * files {
+        let uid = format!("box-{}-scan-{:05}", number / files, number % files);
+        assert!(fs::read(copy.path().join(DAY).join(&uid)).unwrap() == noise(&uid), "{uid}");
+    }
 }
 
 #[test]
