@@ -10,32 +10,23 @@ use desstore::{ArchiveWriter, ObjectStore, SystemRandom};
 use packer::erase::{Age, Plan, RequestError, doubt_of_expiry, read_requests};
 use serde_json::json;
 
-use crate::cli::{AddArgs, FoldArgs, Going, Why};
+use crate::cli::{AddArgs, FoldArgs, Order};
 use crate::{End, Failure, Opened};
 
 /// How many uids that are not there are named.
 const ABSENT_SHOWN: usize = 20;
 
-/// What `expire` is asked for.
-pub(crate) struct Expiry<'a> {
-    pub(crate) age: Age,
-    pub(crate) why: &'a Why,
-    pub(crate) going: Going,
-    pub(crate) json: bool,
-}
-
 pub(crate) async fn add(opened: &Opened, asked: &AddArgs, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
     if let Some(age) = asked.delete_older_than {
-        let how = Expiry { age, why: &asked.why, going: asked.going, json: asked.json };
-        return expire(opened, &how, out).await;
+        return expire(opened, age, &asked.order, out).await;
     }
     let plan = Plan::new(&opened.archive, requests(asked)?).await?;
     let tally = plan.tally();
     for (date, uid) in plan.absent().take(ABSENT_SHOWN) {
         drop(writeln!(io::stderr(), "des-tombstones: {date} {uid:?}: there is no such file"));
     }
-    if asked.going.dry_run {
-        if asked.json {
+    if asked.order.dry_run {
+        if opened.json {
             writeln!(out, "{}", json!({"dry_run": true, "asked": tally, "needs_yes": plan.doubt().is_some()}))?;
         } else {
             writeln!(out, "would delete     {}", tally.visible)?;
@@ -45,9 +36,9 @@ pub(crate) async fn add(opened: &Opened, asked: &AddArgs, out: &mut (dyn Write +
         }
         return Ok(End::Well);
     }
-    ask(plan.doubt(), asked.going)?;
-    let done = plan.execute(&opened.archive, &asked.why.deletion(), asked.always).await?;
-    if asked.json {
+    ask(plan.doubt(), &asked.order)?;
+    let done = plan.execute(&opened.archive, &asked.order.deletion(), asked.always).await?;
+    if opened.json {
         writeln!(out, "{}", json!(done))?;
     } else {
         writeln!(out, "deleted          {}", tally.visible)?;
@@ -73,8 +64,8 @@ fn requests(asked: &AddArgs) -> Result<BTreeMap<Date, Vec<Uid>>, Failure> {
 }
 
 /// Asks before much is deleted.
-fn ask(doubt: Option<String>, going: Going) -> Result<(), Failure> {
-    let Some(doubt) = doubt.filter(|_| !going.yes) else { return Ok(()) };
+fn ask(doubt: Option<String>, order: &Order) -> Result<(), Failure> {
+    let Some(doubt) = doubt.filter(|_| !order.yes) else { return Ok(()) };
     let mut stderr = io::stderr();
     if !(io::stdin().is_terminal() && stderr.is_terminal()) {
         return Err(Failure::Misuse(format!("this would delete {doubt}; nothing was deleted, repeat it with --yes")));
@@ -105,7 +96,7 @@ pub(crate) async fn fold(opened: &Opened, asked: &FoldArgs, out: &mut (dyn Write
         taken_in = taken_in.saturating_add(folded.taken_in);
         removed = removed.saturating_add(folded.removed);
     }
-    if asked.json {
+    if opened.json {
         writeln!(out, "{}", json!({"days": days.len(), "taken_in": taken_in, "removed": removed}))?;
     } else {
         writeln!(out, "folded {taken_in} records of {} days, removed {removed} that were folded before", days.len())?;
@@ -113,38 +104,43 @@ pub(crate) async fn fold(opened: &Opened, asked: &FoldArgs, out: &mut (dyn Write
     Ok(End::Well)
 }
 
-pub(crate) async fn expire(opened: &Opened, how: &Expiry<'_>, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
+pub(crate) async fn expire(
+    opened: &Opened,
+    age: Age,
+    order: &Order,
+    out: &mut (dyn Write + Send),
+) -> Result<End, Failure> {
     let writer = writer(opened).await?;
     let now = opened.store.time().await.map_err(packer::PackError::from)?;
     let before = Date::of(now)
-        .and_then(|today| how.age.before(today))
+        .and_then(|today| age.before(today))
         .ok_or_else(|| Failure::Misuse("there is no day so long ago".to_owned()))?;
     let days = writer.expiring(before).await?;
     let total = |of: fn(&desstore::ExpiringDay) -> u64| days.iter().map(of).sum::<u64>();
     let (shards, files, bytes) = (total(|day| day.shards), total(|day| day.files), total(|day| day.stored_bytes));
     let mut done = 0_u64;
-    if !how.going.dry_run {
-        ask(doubt_of_expiry(&days, opened.archive.totals().await?.files), how.going)?;
-        let deletion = how.why.deletion();
+    if !order.dry_run {
+        ask(doubt_of_expiry(&days, opened.archive.totals().await?.files), order)?;
+        let deletion = order.deletion();
         for day in &days {
             done = done.saturating_add(writer.expire(day.date, &deletion).await?);
         }
     }
-    if how.json {
+    if opened.json {
         let days: Vec<_> = days.iter().map(|day| day.date.to_string()).collect();
         let summary = json!({
-            "before": before.to_string(), "dry_run": how.going.dry_run, "days": days, "shards": shards, "files": files,
+            "before": before.to_string(), "dry_run": order.dry_run, "days": days, "shards": shards, "files": files,
             "stored_bytes": bytes, "recorded": done,
         });
         writeln!(out, "{summary}")?;
         return Ok(End::Well);
     }
-    let verb = if how.going.dry_run { "would delete" } else { "deleted" };
+    let verb = if order.dry_run { "would delete" } else { "deleted" };
     for day in &days {
         writeln!(out, "{verb} {}: {} shards, {} files, {} bytes", day.date, day.shards, day.files, day.stored_bytes)?;
     }
     writeln!(out, "{verb} {} days before {before}: {shards} shards, {files} files, {bytes} bytes", days.len())?;
-    if how.going.dry_run {
+    if order.dry_run {
         writeln!(out, "dry run: nothing was written")?;
     }
     Ok(End::Well)

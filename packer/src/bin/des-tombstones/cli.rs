@@ -23,6 +23,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) log: LogArgs,
 
+    /// Answers in JSON: one object, or one a line where there are many.
+    #[arg(global = true, long)]
+    pub(crate) json: bool,
+
     #[command(subcommand)]
     pub(crate) task: Task,
 }
@@ -38,14 +42,14 @@ pub(crate) enum Task {
     /// Says how far the erasure of a file has come: a receipt.
     Status(StatusArgs),
     /// Counts the records of deletions.
-    Stats(StatsArgs),
+    Stats,
     /// Gathers the records of each group in one document; what was gathered ten minutes ago is removed. To be run hourly.
     Fold(FoldArgs),
 }
 
-/// What is recorded with each deletion.
+/// What is recorded with each deletion, and whether to go ahead.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Why {
+pub(crate) struct Order {
     /// Why it is deleted.
     #[arg(long, value_name = "TEXT", default_value = "on order")]
     reason: String,
@@ -57,21 +61,7 @@ pub(crate) struct Why {
     /// The ticket that orders it.
     #[arg(long, value_name = "TEXT")]
     ticket: Option<String>,
-}
 
-impl Why {
-    pub(crate) fn deletion(&self) -> Deletion {
-        let actor = self.actor.clone().unwrap_or_else(|| {
-            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            format!("uid {} on {}", rustix::process::getuid().as_raw(), host.trim())
-        });
-        Deletion { actor, reason: self.reason.clone(), ticket: self.ticket.clone() }
-    }
-}
-
-/// Whether to go ahead.
-#[derive(Debug, Clone, Copy, ClapArgs)]
-pub(crate) struct Going {
     /// Says what would be deleted, and deletes nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -79,6 +69,16 @@ pub(crate) struct Going {
     /// Does not ask, however much is deleted.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+impl Order {
+    pub(crate) fn deletion(&self) -> Deletion {
+        let actor = self.actor.clone().unwrap_or_else(|| {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("uid {} on {}", rustix::process::getuid().as_raw(), host.trim())
+        });
+        Deletion { actor, reason: self.reason.clone(), ticket: self.ticket.clone() }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -109,14 +109,7 @@ pub(crate) struct AddArgs {
     pub(crate) always: bool,
 
     #[command(flatten)]
-    pub(crate) why: Why,
-
-    #[command(flatten)]
-    pub(crate) going: Going,
-
-    /// Says what was done as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) order: Order,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -126,14 +119,7 @@ pub(crate) struct ExpireArgs {
     pub(crate) older_than: Age,
 
     #[command(flatten)]
-    pub(crate) why: Why,
-
-    #[command(flatten)]
-    pub(crate) going: Going,
-
-    /// Says what was done as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) order: Order,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -161,10 +147,6 @@ pub(crate) struct ListArgs {
     /// Only those that have come so far and no further. Looks into every object of their groups.
     #[arg(long, value_enum, value_name = "STATE")]
     pub(crate) state: Option<StateArg>,
-
-    /// One JSON object a line.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// How far an erasure has come.
@@ -203,17 +185,6 @@ pub(crate) struct StatusArgs {
     /// Ends with 1 unless the erasure has come at least so far.
     #[arg(long, value_enum, value_name = "STATE")]
     pub(crate) expect: Option<StateArg>,
-
-    /// The receipt as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StatsArgs {
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -221,10 +192,6 @@ pub(crate) struct FoldArgs {
     /// Only the records of this day.
     #[arg(long, value_name = "DAY", value_parser = day_of)]
     pub(crate) date: Option<Date>,
-
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[cfg(test)]

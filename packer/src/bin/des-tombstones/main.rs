@@ -23,6 +23,8 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) archive: Arc<Archive>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// True where answers are JSON.
+    pub(crate) json: bool,
 }
 
 /// How a task ends.
@@ -87,17 +89,14 @@ fn run(args: &Args) -> Result<End, Failure> {
         let options = ReadOptions { memory_bytes: 128 << 20, ..ReadOptions::default() };
         let store = connected.store;
         let archive = Archive::open(Arc::clone(&store), options, Arc::clone(&clock), Arc::new(SystemRandom)).await?;
-        let opened = Opened { store, archive, clock };
+        let opened = Opened { store, archive, clock, json: args.json };
         let mut out = io::BufWriter::new(io::stdout());
         let end = match &args.task {
             Task::Add(asked) => add::add(&opened, asked, &mut out).await,
-            Task::Expire(asked) => {
-                let how = add::Expiry { age: asked.older_than, why: &asked.why, going: asked.going, json: asked.json };
-                add::expire(&opened, &how, &mut out).await
-            }
+            Task::Expire(asked) => add::expire(&opened, asked.older_than, &asked.order, &mut out).await,
             Task::List(asked) => show::list(&opened, asked, &mut out).await,
             Task::Status(asked) => show::status(&opened, asked, &mut out).await,
-            Task::Stats(asked) => show::stats(&opened, asked, &mut out).await,
+            Task::Stats => show::stats(&opened, &mut out).await,
             Task::Fold(asked) => add::fold(&opened, asked, &mut out).await,
         }?;
         out.flush()?;

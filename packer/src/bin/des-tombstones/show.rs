@@ -7,7 +7,7 @@ use desfmt::{Date, Timestamp, Uid};
 use desstore::{DeletionRecord, ErasureReceipt, ErasureState, Role};
 use serde_json::{Value, json};
 
-use crate::cli::{ListArgs, StatsArgs, StatusArgs};
+use crate::cli::{ListArgs, StatusArgs};
 use crate::{End, Failure, Opened};
 
 /// How many files are looked for in the objects of their groups at once.
@@ -49,7 +49,7 @@ pub(crate) async fn list(opened: &Opened, asked: &ListArgs, out: &mut (dyn Write
                     writeln!(
                         out,
                         "{}",
-                        if asked.json { json_of(record, state).to_string() } else { line_of(record, state) }
+                        if opened.json { json_of(record, state).to_string() } else { line_of(record, state) }
                     )?;
                 }
             }
@@ -164,7 +164,7 @@ const fn role(role: Role) -> &'static str {
 pub(crate) async fn status(opened: &Opened, asked: &StatusArgs, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
     let uid = Uid::new(&asked.uid).map_err(|error| Failure::Misuse(format!("the uid {:?}: {error}", asked.uid)))?;
     let receipt = opened.archive.erasure(asked.day, &uid).await?;
-    if asked.json {
+    if opened.json {
         writeln!(out, "{}", json_of_receipt(opened, &receipt))?;
     } else {
         write_receipt(opened, &receipt, out)?;
@@ -231,7 +231,7 @@ fn write_receipt(opened: &Opened, receipt: &ErasureReceipt, out: &mut (dyn Write
     Ok(())
 }
 
-pub(crate) async fn stats(opened: &Opened, asked: &StatsArgs, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
+pub(crate) async fn stats(opened: &Opened, out: &mut (dyn Write + Send)) -> Result<End, Failure> {
     let now = opened.store.time().await.map_err(packer::PackError::from)?;
     let (mut files, mut shards, mut erased, mut unfolded) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut oldest: Option<Timestamp> = None;
@@ -252,7 +252,7 @@ pub(crate) async fn stats(opened: &Opened, asked: &StatsArgs, out: &mut (dyn Wri
             .await?;
     }
     let age = oldest.map(|at| now.since(at).as_secs());
-    if asked.json {
+    if opened.json {
         let summary = json!({
             "days": days.len(), "files": files, "whole_shards": shards, "erased": erased, "unfolded": unfolded,
             "oldest_seconds": age,
