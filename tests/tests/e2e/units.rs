@@ -84,20 +84,21 @@ fn the_services_stay_within_their_exposure() {
     }
 }
 
-/// The command lines of a unit that start a program of ours: the program, and all words behind it.
+/// What a unit starts of ours: each program, and the words behind it.
 fn started(text: &str) -> Vec<(String, Vec<String>)> {
-    let is_start = |line: &&str| line.starts_with("ExecStart");
-    let mut lines = Vec::new();
-    for line in text.lines().filter(is_start) {
-        let words: Vec<&str> = line.split(|one: char| one.is_whitespace() || "='\"".contains(one)).collect();
-        let Some(at) = words.iter().position(|word| word.trim_start_matches(['-', '+']).starts_with("/usr/bin/des"))
-        else {
-            continue;
-        };
-        let program = words[at].rsplit('/').next().unwrap().to_owned();
-        lines.push((program, words[at + 1..].iter().map(|word| (*word).to_owned()).collect()));
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("ExecStart")) {
+        let before = found.len();
+        for word in line.split(|one: char| one.is_whitespace() || "='\"".contains(one)) {
+            let path = word.trim_start_matches(['-', '+']);
+            if path.starts_with("/usr/bin/des") {
+                found.push((path.rsplit('/').next().unwrap().to_owned(), Vec::new()));
+            } else if found.len() > before {
+                found.last_mut().unwrap().1.push(word.to_owned());
+            }
+        }
     }
-    lines
+    found
 }
 
 #[test]
