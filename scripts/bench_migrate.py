@@ -75,14 +75,14 @@ def make_files(place: Path, count: int) -> None:
     (place / "rows.part").rename(place / "rows.tsv")
 
 
-def timed(command: list[str]) -> tuple[float, float, float]:
+def timed(command: list, code: int = 0, out=subprocess.DEVNULL) -> tuple[float, float, float]:
     """Seconds, seconds of processor time, and the peak of memory in MiB."""
     os.sync()
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE)
     complaint = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
+    if os.waitstatus_to_exitcode(status) != code:
         sys.exit(f"{command[0]} failed: {complaint.decode(errors='replace')}")
     return time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 

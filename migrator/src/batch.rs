@@ -5,26 +5,25 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use desfmt::Date;
+use packer::{PackError, Report};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::days::Window;
 use crate::error::MigrateError;
-use crate::feed::{Page, RowFeed};
+use crate::feed::{Page, Pages, RowFeed};
+use crate::found::{DayFound, Found};
 use crate::ledger::Ledger;
 use crate::migrator::{Migrator, blocking};
-use crate::rows::{Key, SourceRow};
+use crate::rows::{Key, SourceRow, Which};
 use crate::state::{Claim, DayMark, Exception, Marked, Stage, Tally};
-use crate::verify::{DayFound, Exceptions, Found, unnamed, verify};
+use crate::verify::{Exceptions, Verifier, unnamed};
 
 /// Pages that wait for the packer.
 const PAGES_AHEAD: usize = 4;
 
 /// Exceptions that are noted at once.
 const EXCEPTIONS_AHEAD: usize = 4;
-
-/// Rows that are marked in the source table at once.
-const MARKS_AT_ONCE: usize = 1_000;
 
 /// Where a scan over several windows is.
 #[derive(Debug, Clone)]
@@ -146,6 +145,8 @@ impl Migrator {
             Marked::Done => {
                 self.metrics.files.inc_by(sum.packed);
                 self.metrics.bytes.inc_by(sum.bytes);
+                let shards = marks.iter().filter_map(|mark| mark.receipt.as_ref()).map(|receipt| receipt.shards.len());
+                self.metrics.shards.inc_by(u64::try_from(shards.sum::<usize>()).unwrap_or(u64::MAX));
                 self.metrics.files_failed.inc_by(sum.exceptions);
                 self.progress.end_days(u64::try_from(marks.len()).unwrap_or(u64::MAX));
                 Ok(sum)
@@ -200,52 +201,44 @@ impl Migrator {
         exceptions: &Exceptions,
         stage: Stage,
     ) -> Result<(Position, Segment), MigrateError> {
-        let spool = self.packing.spool.clone();
-        let ledger = blocking(move || Ledger::create(&spool)).await?;
-        let ledger = Arc::new(ledger.map_err(MigrateError::disk("beginning a ledger in the spool"))?);
+        let (ledger, rest) = (self.ledger().await?, self.ledger().await?);
         let (sender, pages) = mpsc::channel(PAGES_AHEAD);
         let migrator = self.clone();
         let scanning = tokio::spawn(async move { migrator.scan(position, choice, sender).await });
-        let feed = Arc::new(RowFeed::new(pages, Arc::clone(&ledger), self.sources.clone()));
-        let config = self.pack_config(feed, Arc::<Ledger>::clone(&ledger));
-        let packing = Arc::new(packer::Progress::default());
-        self.progress.begin_packing(&packing);
-        let (store, clock, random) = (Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&self.random));
-        let packed = Box::pin(packer::pack::run(config, store, clock, random, packing)).await;
+        let verifier = Verifier { migrator: self.clone(), exceptions: exceptions.clone(), stage };
+        // Ends with this function, whatever happens.
+        let mut proving = JoinSet::new();
+        proving.spawn(verifier.clone().prove(Arc::clone(&ledger), Arc::clone(&rest)));
+        let packed = self.pack(pages, &ledger).await;
         // The scan's own error says more than that the packer got no more rows.
         let (position, scanned) = scanning.await.map_err(MigrateError::died)??;
         let repeated = packed?.repeated;
-        let found = verify(&self.reading(), &self.sources, &ledger, exceptions, stage).await?;
-        if self.plan.mark_archived {
-            self.mark_rows(&ledger).await?;
+        let mut found = Found::default();
+        while let Some(proven) = proving.join_next().await {
+            found.merge(proven.map_err(MigrateError::died)??);
         }
+        rest.end();
+        found.merge(verifier.decide(rest).await?);
         let sum = |of: fn(&Tally) -> u64| found.days.values().map(|day| of(&day.tally)).sum();
         self.progress.end_packing(sum(Tally::accounted), sum(|tally| tally.bytes), sum(|tally| tally.exceptions));
         Ok((position, Segment { rows: scanned.rows, found, repeated }))
     }
 
-    /// Marks what is proven in the source table itself.
-    async fn mark_rows(&self, ledger: &Arc<Ledger>) -> Result<(), MigrateError> {
-        let disk = MigrateError::disk("reading the ledger");
-        let ledger = Arc::clone(ledger);
-        let mut accounts = blocking(move || ledger.read()).await?.map_err(disk)?;
-        loop {
-            let (chunk, rest) = blocking(move || (accounts.next_chunk(MARKS_AT_ONCE), accounts)).await?;
-            accounts = rest;
-            let chunk = chunk.map_err(MigrateError::disk("reading the ledger"))?;
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            let is_moved = |account: &crate::ledger::Account| {
-                matches!(account.claimed, crate::ledger::Claimed::Packed(..) | crate::ledger::Claimed::Present(_))
-            };
-            let keys: Vec<Key> = chunk
-                .into_iter()
-                .filter(is_moved)
-                .map(|account| Key { created_at: account.created_at, uid: account.uid })
-                .collect();
-            self.ask_source(move |source| source.mark_archived(&keys)).await?;
-        }
+    async fn ledger(&self) -> Result<Arc<Ledger>, MigrateError> {
+        let spool = self.packing.spool.clone();
+        let ledger = blocking(move || Ledger::create(&spool)).await?;
+        ledger.map(Arc::new).map_err(MigrateError::disk("beginning a ledger in the spool"))
+    }
+
+    /// Packs all rows that come, and ends their ledger in any case.
+    async fn pack(&self, pages: Pages, ledger: &Arc<Ledger>) -> Result<Report, PackError> {
+        let _end = EndOf(Arc::clone(ledger));
+        let feed = Arc::new(RowFeed::new(pages, Arc::clone(ledger), self.sources.clone()));
+        let config = self.pack_config(feed, Arc::<Ledger>::clone(ledger));
+        let packing = Arc::new(packer::Progress::counting(self.metrics.packing.clone()));
+        self.progress.begin_packing(&packing);
+        let (store, clock, random) = (Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&self.random));
+        Box::pin(packer::pack::run(config, store, clock, random, packing)).await
     }
 
     /// Reads rows from a position on, until a batch is full; goes on where it was when the database comes back.
@@ -293,6 +286,15 @@ impl Migrator {
     }
 }
 
+/// Ends a ledger whatever happens: somebody waits for the end.
+struct EndOf(Arc<Ledger>);
+
+impl Drop for EndOf {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Puts a choice between the scan and the packer, where there is one.
 fn choose(
     choice: Option<Choice>,
@@ -328,7 +330,7 @@ fn scan_part(
     pages: &mpsc::Sender<Vec<SourceRow>>,
 ) -> Part {
     let mut rows = 0_u64;
-    let outcome = source.scan(window, last.clone(), &mut |page| {
+    let outcome = source.scan(window, Which::Waiting, last.clone(), &mut |page| {
         let Some(end) = page.last().map(SourceRow::key) else { return ControlFlow::Continue(()) };
         let count = u64::try_from(page.len()).unwrap_or(u64::MAX);
         if pages.blocking_send(page).is_err() {

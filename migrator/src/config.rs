@@ -2,19 +2,19 @@
 //! of every key.
 
 mod convert;
+mod places;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use desfmt::BucketBits;
 use desfmt::v3::FrameSize;
-use desstore::config::{ConfigError, Environment, Interval, Size};
+use desstore::config::{ArchiveConfig, ConfigError, Environment, Interval, Size};
 use desstore::{Location, StoreOptions};
 use jiff::tz::TimeZone;
-use packer::{ChecksumAlgorithm, CodecChoice, Compression, Framing, Roots, ShardLimits, Sources, limits};
+use packer::{ChecksumAlgorithm, CodecChoice, Compression, Framing, ShardLimits, limits};
 use serde::Deserialize;
 
 use crate::cleanup::CleanupPlan;
@@ -44,6 +44,9 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// What requests and bytes cost.
     pub prices: Prices,
+    /// Where the archive lies by a file of its own.
+    #[serde(skip)]
+    place: Option<(Location, StoreOptions)>,
 }
 
 /// The source table, and how its database is reached.
@@ -110,6 +113,7 @@ pub struct StateSettings {
 pub struct SourceSettings {
     pub roots: Vec<PathBuf>,
     pub follow_links: bool,
+    pub options: BTreeMap<String, String>,
 }
 
 /// The archive, and how shards are built.
@@ -118,6 +122,7 @@ pub struct SourceSettings {
 #[expect(missing_docs, reason = "docs/migrating.md tells of every key")]
 pub struct ArchiveSettings {
     pub uri: String,
+    pub config: Option<PathBuf>,
     pub options: BTreeMap<String, String>,
     pub n_bits: Option<u8>,
     pub codec: String,
@@ -132,6 +137,7 @@ impl Default for ArchiveSettings {
     fn default() -> Self {
         Self {
             uri: String::new(),
+            config: None,
             options: BTreeMap::new(),
             n_bits: None,
             codec: "auto".to_owned(),
@@ -201,7 +207,10 @@ pub struct MetricsSettings {
 
 /// Reads a configuration file.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Settings, ConfigError> {
-    let settings: Settings = desstore::config::load(path, environment)?;
+    let mut settings: Settings = desstore::config::load(path, environment)?;
+    if let Some(file) = &settings.archive.config {
+        settings.place = Some(ArchiveConfig::load(file, environment)?.place(file)?);
+    }
     settings.check().map_err(|(at, detail)| ConfigError::value(path, at, detail))?;
     Ok(settings)
 }
@@ -230,8 +239,9 @@ impl Settings {
         }
         self.table()?;
         self.schema()?;
-        self.location()?;
-        self.store_options()?;
+        self.place()?;
+        self.bucket_roots()?;
+        self.source_options()?;
         self.codec()?;
         self.framing()?;
         self.bits()?;
@@ -282,24 +292,6 @@ impl Settings {
         })
     }
 
-    /// Where the archive is.
-    pub fn location(&self) -> Result<Location, Wrong> {
-        if self.archive.uri.is_empty() {
-            return Err(("archive.uri", "it is needed: a directory, or s3://BUCKET/PREFIX".to_owned()));
-        }
-        Location::parse(&self.archive.uri).map_err(|error| ("archive.uri", error.to_string()))
-    }
-
-    /// How the archive is reached.
-    pub fn store_options(&self) -> Result<StoreOptions, Wrong> {
-        let mut options = StoreOptions::default();
-        for (name, value) in &self.archive.options {
-            let value = Some(value.as_str()).filter(|value| !value.is_empty());
-            options.set(name, value).map_err(|error| ("archive.options", error.to_string()))?;
-        }
-        Ok(options)
-    }
-
     fn codec(&self) -> Result<CodecChoice, Wrong> {
         match self.archive.codec.as_str() {
             "auto" => Ok(CodecChoice::Auto),
@@ -326,7 +318,7 @@ impl Settings {
         let of = &self.archive;
         let spool = match &of.spool {
             Some(spool) => spool.clone(),
-            None => self.location()?.scratch(),
+            None => self.place()?.0.scratch(),
         };
         Ok(PackSettings {
             compression: Compression { choice: self.codec()?, level: of.level },
@@ -356,71 +348,7 @@ impl Settings {
     pub fn cleanup_plan(&self) -> CleanupPlan {
         CleanupPlan { delay: self.cleanup.delay.0, remove_deleted: self.cleanup.remove_deleted }
     }
-
-    /// Opens the roots of the sources.
-    pub fn open_sources(&self) -> Result<Sources, packer::RootError> {
-        let roots = match self.sources.roots.as_slice() {
-            [] => None,
-            roots => Some(Arc::new(Roots::open(roots, self.sources.follow_links)?)),
-        };
-        Ok(Sources { roots, buckets: None })
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAST: &str = "[database]\nurl = 'postgres://h/d'\n[archive]\nuri = '/srv/archive'\n";
-
-    fn loaded(text: &str) -> Result<Settings, String> {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("migrate.toml");
-        std::fs::write(&path, text).unwrap();
-        let environment = |name: &str| match name {
-            "REMOVE" => Some("false".to_owned()),
-            _ => None,
-        };
-        load(&path, &environment).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn little_is_needed_and_nothing_is_removed_unless_asked_for() {
-        let settings = loaded(LEAST).unwrap();
-        assert!(!settings.cleanup.enabled && !settings.migration.mark_archived);
-        assert_eq!(settings.migration.lag_days, 7);
-        assert_eq!(settings.packing().unwrap().spool, PathBuf::from("/srv/archive/.spool"));
-    }
-
-    #[test]
-    fn false_from_the_environment_is_false() {
-        let settings = loaded(&format!("{LEAST}[cleanup]\nenabled = '${{REMOVE}}'\n")).unwrap();
-        assert!(!settings.cleanup.enabled);
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_by_its_key() {
-        for (more, reason) in [
-            ("[cleanup]\nenable = true\n", "enabled"),
-            ("[migration]\nlease = 1\n", "migration.lease"),
-            ("[migration]\nmark_archived = true\n", "archived_column"),
-            ("[migration]\nbatch_size = 0\n", "migration.batch_size"),
-            ("[state]\nschema = ''\n", "state.schema"),
-            ("[sources]\nroot = ['/srv']\n", "roots"),
-        ] {
-            let refused = loaded(&format!("{LEAST}{more}")).unwrap_err();
-            assert!(refused.contains(reason), "{more}: {refused}");
-        }
-        for (text, reason) in [
-            ("[archive]\nuri = '/a'\n", "database.url"),
-            ("[database]\nurl = 'x'\n", "archive.uri"),
-            ("[database]\nurl = 'x'\nchecksum_column = 'c'\n[archive]\nuri = '/a'\n", "checksum_algorithm"),
-            ("[database]\nurl = 'x'\ncreated_at_zone = 'Mars'\n[archive]\nuri = '/a'\n", "created_at_zone"),
-            ("[database]\nurl = 'x'\n[archive]\nuri = '/a'\ncodec = 'zip'\n", "archive.codec"),
-            ("[database]\nurl = 'x'\n[archive]\nuri = '/a'\noptions = { colour = 'red' }\n", "archive.options"),
-        ] {
-            let refused = loaded(text).unwrap_err();
-            assert!(refused.contains(reason), "{text}: {refused}");
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use desfmt::{Date, Uid};
-use packer::{Feed, InputError, Row, RowSink, Sources, limits};
+use packer::{Buckets, Feed, InputError, Row, RowSink, Sources, limits};
 use tokio::sync::mpsc;
 
 use crate::ledger::{Account, Claimed, Ledger};
@@ -48,16 +48,15 @@ impl RowFeed {
         let broken = |reason: String| (Kind::Row, reason);
         let uid = Uid::new(row.uid.as_str()).map_err(|error| broken(error.to_string()))?;
         let date = Date::of(row.created_at).ok_or_else(|| broken("the time is in no day".to_owned()))?;
-        let location = row.location.as_deref().unwrap_or_default();
-        let path = location.strip_prefix("file://").unwrap_or(location);
+        let path = row.source();
         if path.is_empty() {
             return Err(broken("the row says no place where the file is".to_owned()));
         }
-        if path.starts_with("s3://") {
-            return Err(broken("the file is on S3, and sources there are not read yet".to_owned()));
-        }
         if path.contains('\0') || path.len() > limits::PATH_BYTES {
             return Err(broken("the place is no path".to_owned()));
+        }
+        if Buckets::holds(Path::new(path)) && self.sources.buckets.is_none() {
+            return Err((Kind::File, "the file is in a bucket, and sources.roots names none".to_owned()));
         }
         let checksum = row.checksum.clone().map_err(broken)?;
         let len = match row.len.clone().map_err(broken)? {
@@ -71,6 +70,12 @@ impl RowFeed {
     /// How long a file is that the table says no length of.
     fn measure(&self, path: &Path) -> Result<u64, (Kind, String)> {
         let failed = |reason: String| (Kind::File, reason);
+        if Buckets::holds(path)
+            && let Some(buckets) = &self.sources.buckets
+        {
+            let meta = buckets.look_waiting(path).map_err(|error| failed(error.to_string()))?;
+            return Ok(meta.len);
+        }
         let metadata = match &self.sources.roots {
             Some(roots) => {
                 let file = roots.open_file(path).map_err(|error| failed(error.to_string()))?;
@@ -89,7 +94,7 @@ impl RowFeed {
                 created_at: row.created_at,
                 uid: row.uid.clone(),
                 len: row.len.clone().ok().flatten(),
-                source: row.location.clone().unwrap_or_default(),
+                source: row.source().to_owned(),
                 claimed: Claimed::Failed(kind, reason),
             }),
         }

@@ -1,13 +1,14 @@
 //! What became of every row of a batch, in a file that has no name: however many rows there are, memory stays small.
 //!
 //! The packer writes it as it goes, shard after shard in the order of uids, so that reading it back walks through the
-//! shards forwards.
+//! shards forwards. It is read while it is being written: whoever reads waits for whoever writes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use desfmt::{Date, Digest, Timestamp};
 use packer::{Fate, Outcome, Row, Witness};
@@ -42,8 +43,25 @@ pub(crate) struct Account {
 /// Takes accounts from several threads.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    out: Mutex<BufWriter<File>>,
+    writing: Mutex<Writing>,
+    grown: Condvar,
 }
+
+#[derive(Debug)]
+struct Writing {
+    out: BufWriter<File>,
+    /// How many bytes were written.
+    len: u64,
+    /// At which length readers are woken.
+    awaited: u64,
+    has_ended: bool,
+}
+
+/// How much must have been written before it is read, unless that is the end.
+const WAKE_BYTES: u64 = 64 << 10;
+
+/// How much is read at once.
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// Makes names of files unique within this process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -56,7 +74,9 @@ impl Ledger {
         let path = spool.join(format!("ledger-{}-{number}", std::process::id()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         fs::remove_file(&path)?;
-        Ok(Self { out: Mutex::new(BufWriter::with_capacity(256 << 10, file)) })
+        let out = BufWriter::with_capacity(256 << 10, file);
+        let writing = Mutex::new(Writing { out, len: 0, awaited: 0, has_ended: false });
+        Ok(Self { writing, grown: Condvar::new() })
     }
 
     /// Takes one account.
@@ -64,18 +84,43 @@ impl Ledger {
         let mut bytes = Vec::with_capacity(256);
         encode(account, &mut bytes);
         let len = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.write_all(&len.to_le_bytes())?;
-        out.write_all(&bytes)
+        let mut writing = self.writing();
+        writing.out.write_all(&len.to_le_bytes())?;
+        writing.out.write_all(&bytes)?;
+        writing.len += 4 + u64::from(len);
+        if writing.len >= writing.awaited {
+            // Once for each time that somebody waits.
+            writing.awaited = u64::MAX;
+            self.grown.notify_all();
+        }
+        Ok(())
     }
 
-    /// Ends the ledger; what was written is read from the beginning.
-    pub(crate) fn read(&self) -> io::Result<Accounts> {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.flush()?;
-        let mut file = out.get_ref().try_clone()?;
-        file.rewind()?;
-        Ok(Accounts { from: BufReader::with_capacity(256 << 10, file) })
+    /// Says that nothing more is going to be written.
+    pub(crate) fn end(&self) {
+        self.writing().has_ended = true;
+        self.grown.notify_all();
+    }
+
+    /// Reads the ledger from its beginning.
+    pub(crate) fn read(self: &Arc<Self>) -> io::Result<Accounts> {
+        let file = self.writing().out.get_ref().try_clone()?;
+        Ok(Accounts { ledger: Arc::clone(self), file, at: 0, piece: Vec::new(), taken: 0 })
+    }
+
+    /// Waits until there is something to be read after `at`, and says how far one may read: no further at the end.
+    fn readable(&self, at: u64) -> io::Result<u64> {
+        let mut writing = self.writing();
+        while !writing.has_ended && writing.len < at.saturating_add(WAKE_BYTES) {
+            writing.awaited = writing.awaited.min(at.saturating_add(WAKE_BYTES));
+            writing = self.grown.wait(writing).unwrap_or_else(PoisonError::into_inner);
+        }
+        writing.out.flush()?;
+        Ok(writing.len)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,25 +149,52 @@ impl Witness for Ledger {
 /// Reads a ledger.
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    from: BufReader<File>,
+    ledger: Arc<Ledger>,
+    /// Shares its position with whoever writes, so it is read at places.
+    file: File,
+    /// Where the next piece begins.
+    at: u64,
+    piece: Vec<u8>,
+    /// How much of the piece was handed out.
+    taken: usize,
 }
 
 impl Accounts {
-    /// The next accounts, at most so many; none at the end.
+    /// The next accounts, at most so many, as soon as there are some; none at the end. Blocks.
     pub(crate) fn next_chunk(&mut self, count: usize) -> io::Result<Vec<Account>> {
         let mut chunk = Vec::new();
         while chunk.len() < count {
-            let mut len = [0; 4];
-            match self.from.read_exact(&mut len) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error),
+            if let Some(bytes) = self.next_bytes() {
+                chunk.push(decode(bytes).ok_or(io::ErrorKind::InvalidData)?);
+            } else if !chunk.is_empty() || !self.fetch()? {
+                break;
             }
-            let mut bytes = vec![0; usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX)];
-            self.from.read_exact(&mut bytes)?;
-            chunk.push(decode(&bytes).ok_or(io::ErrorKind::InvalidData)?);
         }
         Ok(chunk)
+    }
+
+    /// The bytes of the next account, where all of them are in the piece.
+    fn next_bytes(&mut self) -> Option<&[u8]> {
+        let (len, rest) = self.piece.get(self.taken..)?.split_first_chunk::<4>()?;
+        let bytes = rest.get(..usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+        self.taken += 4 + bytes.len();
+        Some(bytes)
+    }
+
+    /// Reads on behind what is left of the piece; false at the end.
+    fn fetch(&mut self) -> io::Result<bool> {
+        let end = self.ledger.readable(self.at)?.min(self.at.saturating_add(PIECE_BYTES));
+        self.piece.drain(..self.taken.min(self.piece.len()));
+        self.taken = 0;
+        let have = self.piece.len();
+        let more = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        if more == 0 {
+            return if have == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        self.piece.resize(have + more, 0);
+        self.file.read_exact_at(self.piece.get_mut(have..).unwrap_or_default(), self.at)?;
+        self.at = end;
+        Ok(true)
     }
 }
 
@@ -182,28 +254,32 @@ fn decode(mut bytes: &[u8]) -> Option<Account> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn accounts_read_back_as_they_were_written_and_no_file_is_left() {
-        let spool = tempfile::tempdir().unwrap();
-        let digest = blake3::hash(b"content");
-        let account = |uid: &str, len, claimed| Account {
+    fn account(uid: &str, len: Option<u64>, claimed: Claimed) -> Account {
+        Account {
             day: "20240115".parse().unwrap(),
             created_at: Timestamp::from_micros(-7),
             uid: uid.to_owned(),
             len,
             source: "/data/\u{e9}".to_owned(),
             claimed,
-        };
+        }
+    }
+
+    #[test]
+    fn accounts_read_back_as_they_were_written_and_no_file_is_left() {
+        let spool = tempfile::tempdir().unwrap();
+        let digest = blake3::hash(b"content");
         let mut written = vec![
             account("a", Some(0), Claimed::Packed(digest, "20240115_0_0000.des".to_owned())),
             account("b", Some(7), Claimed::Present(digest)),
             account("", None, Claimed::Deleted),
         ];
         written.extend(KINDS.map(|kind| account("c", None, Claimed::Failed(kind, "why".to_owned()))));
-        let ledger = Ledger::create(spool.path()).unwrap();
+        let ledger = Arc::new(Ledger::create(spool.path()).unwrap());
         for account in &written {
             ledger.push(account).unwrap();
         }
+        ledger.end();
 
         let mut accounts = ledger.read().unwrap();
         let mut found = accounts.next_chunk(2).unwrap();
@@ -213,5 +289,32 @@ mod tests {
         assert_eq!(found, written);
         assert!(accounts.next_chunk(1).unwrap().is_empty());
         assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn it_is_read_while_it_is_written() {
+        let spool = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::create(spool.path()).unwrap());
+        let mut accounts = ledger.read().unwrap();
+        let count = 20_000;
+        let reading = std::thread::spawn(move || {
+            let mut found = Vec::new();
+            loop {
+                let chunk = accounts.next_chunk(1_000).unwrap();
+                if chunk.is_empty() {
+                    return found;
+                }
+                found.extend(chunk.into_iter().map(|account| account.uid));
+            }
+        });
+        // The longest uid is far longer than what is read at once.
+        let uid = |number: usize| if number == 777 { "u".repeat(400_000) } else { number.to_string() };
+
+        for number in 0..count {
+            ledger.push(&account(&uid(number), None, Claimed::Deleted)).unwrap();
+        }
+        ledger.end();
+
+        assert_eq!(reading.join().unwrap(), (0..count).map(uid).collect::<Vec<_>>());
     }
 }

@@ -14,6 +14,7 @@ mod cycle;
 pub mod days;
 mod error;
 mod feed;
+mod found;
 mod ledger;
 mod metrics;
 mod migrator;

@@ -1,5 +1,6 @@
 //! What a migration counts. The names are those of the ancestor, where it has one.
 
+use packer::PackMetrics;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// The metrics of a migration.
@@ -11,6 +12,10 @@ pub struct MigrationMetrics {
     pub files: IntCounter,
     /// Their bytes.
     pub bytes: IntCounter,
+    /// Shards that hold them.
+    pub shards: IntCounter,
+    /// The same as des-pack counts it.
+    pub packing: PackMetrics,
     /// Files that could not be moved.
     pub files_failed: IntCounter,
     /// Files that a sweep found below the cutoff.
@@ -57,9 +62,11 @@ impl MigrationMetrics {
         let lag = Gauge::new("des_packer_lag_seconds", "How far the cutoff lies behind the present")?;
         registry.register(Box::new(lag.clone()))?;
         Ok(Self {
+            packing: PackMetrics::register(registry)?,
             cycles,
             files: counter("des_migration_files_total", "Files that were packed and read back")?,
             bytes: counter("des_migration_bytes_total", "Bytes of the files that were packed and read back")?,
+            shards: counter("des_migration_shards_total", "Shards that files were packed into and read back from")?,
             files_failed: counter("des_migration_files_failed_total", "Rows that became exceptions")?,
             late_files: counter("des_migration_late_files_total", "Files that a sweep found below the cutoff")?,
             sources_removed: counter("des_migration_sources_removed_total", "Sources that were removed")?,
@@ -85,6 +92,8 @@ mod tests {
             "des_migration_cycles_total",
             "des_migration_files_total",
             "des_migration_bytes_total",
+            "des_migration_shards_total",
+            "des_migration_exceptions",
             "des_migration_duration_seconds",
             "des_migration_pending_files",
             "des_migration_batch_size",

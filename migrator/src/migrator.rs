@@ -62,6 +62,8 @@ pub struct Migrator {
     pub state: Arc<dyn StateStore>,
     /// Where the archive is.
     pub store: Arc<dyn ObjectStore>,
+    /// Whether that is a local directory.
+    pub store_is_near: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
@@ -91,7 +93,8 @@ impl Migrator {
     }
 
     pub(crate) fn reading(&self) -> Reading {
-        Reading { store: Arc::clone(&self.store), clock: Arc::clone(&self.clock), random: Arc::clone(&self.random) }
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        Reading { store: Arc::clone(&self.store), store_is_near: self.store_is_near, clock, random }
     }
 
     /// The packer's settings for some rows.

@@ -40,6 +40,12 @@ impl SourceRow {
     pub fn key(&self) -> Key {
         Key { created_at: self.created_at, uid: self.uid.clone() }
     }
+
+    /// Where its bytes are, as a path or `s3://BUCKET/KEY`; empty where the row does not say it.
+    pub fn source(&self) -> &str {
+        let location = self.location.as_deref().unwrap_or_default();
+        location.strip_prefix("file://").unwrap_or(location)
+    }
 }
 
 /// Rows that no scan can hand out.
@@ -68,6 +74,15 @@ pub struct DayVolume {
     pub newest: Timestamp,
 }
 
+/// Which rows a scan hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that are not marked as archived.
+    Waiting,
+    /// Those too.
+    All,
+}
+
 /// Takes pages of rows.
 pub type TakePage<'a> = &'a mut dyn FnMut(Vec<SourceRow>) -> ControlFlow<()>;
 
@@ -81,7 +96,7 @@ pub trait RowSource: Send + Sync + fmt::Debug {
 
     /// Hands out the rows of a window after a place, ordered by time and uid, as they are at one moment, until there are
     /// no more or nobody wants more.
-    fn scan(&self, window: Window, after: Option<Key>, take: TakePage<'_>) -> Result<(), DatabaseError>;
+    fn scan(&self, window: Window, which: Which, after: Option<Key>, take: TakePage<'_>) -> Result<(), DatabaseError>;
 
     /// Rows of a window without a uid.
     fn nameless(&self, window: Window) -> Result<Vec<Nameless>, DatabaseError>;

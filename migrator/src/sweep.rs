@@ -9,10 +9,11 @@ use desstore::{Archive, ArchiveError};
 use crate::batch::{Position, RowChoice};
 use crate::days::Window;
 use crate::error::MigrateError;
+use crate::found::DayFound;
 use crate::migrator::Migrator;
 use crate::rows::SourceRow;
 use crate::state::{Receipt, Stage, Tally};
-use crate::verify::{DayFound, Reading};
+use crate::verify::Reading;
 
 /// What a sweep has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

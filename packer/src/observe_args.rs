@@ -23,8 +23,9 @@ pub struct ObserveArgs {
     pub metrics_file: Option<PathBuf>,
 }
 
-/// Ready as long as some zone answers.
-struct ZonesAnswer(StackMetrics);
+/// Ready as long as some zone of the store answers.
+#[derive(Debug)]
+pub struct ZonesAnswer(pub StackMetrics);
 
 impl Health for ZonesAnswer {
     fn ready(&self) -> Result<(), String> {

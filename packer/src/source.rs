@@ -6,14 +6,15 @@ mod roots;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use desfmt::v3::Mtime;
 use desfmt::{Digest, Timestamp};
 use rustix::io::Errno;
 
-pub use self::buckets::Buckets;
 pub(crate) use self::buckets::SCHEME;
+pub use self::buckets::{BucketError, Buckets, FetchedSource};
 pub use self::roots::{BeneathError, RootError, Roots};
 use crate::checksum::{Checksum, ChecksumCheck};
 use crate::limits;
@@ -32,6 +33,19 @@ pub struct Sources {
     pub buckets: Option<Arc<Buckets>>,
 }
 
+impl Sources {
+    /// True where there is nothing under a name, rather than something that cannot be read. Waits; not to be called on a
+    /// thread of the runtime.
+    pub fn is_missing(&self, source: &Path) -> bool {
+        if Buckets::holds(source) {
+            let looked = self.buckets.as_ref().map(|buckets| buckets.look_waiting(source));
+            return matches!(looked, Some(Err(BucketError::Missing)));
+        }
+        let opened = open_file(source, self);
+        matches!(opened, Err(BeneathError::Missing | BeneathError::System(Errno::NOENT | Errno::NOTDIR)))
+    }
+}
+
 /// An open source file.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -46,14 +60,13 @@ impl Source {
     /// Opens the file of a row. A symbolic link is refused, so that nobody who may write to a source directory can have
     /// other people's files packed; so is anything that is not a regular file, without waiting for it.
     pub(crate) fn open(row: &Row, sources: &Sources) -> Result<Self, Unpackable> {
-        let (file, written) = if is_in_bucket(row) {
+        let (file, written) = if Buckets::holds(&row.source) {
             let buckets = sources.buckets.as_ref();
             let buckets = buckets.ok_or_else(|| Unpackable("sources in buckets cannot be read here".to_owned()))?;
-            let unreadable = |reason| Unpackable(format!("the source cannot be read: {reason}"));
-            let fetched = buckets.open(&row.source).map_err(unreadable)?;
-            (fetched.file, Some(fetched.modified))
+            let fetched = buckets.open(&row.source, row.len).map_err(|error| Unpackable(error.to_string()))?;
+            (fetched.file, Some(fetched.meta.modified))
         } else {
-            (open_file(row, sources).map_err(|error| Unpackable(error.to_string()))?, None)
+            (open_file(&row.source, sources).map_err(|error| Unpackable(error.to_string()))?, None)
         };
         let opened = file.metadata().map_err(|error| unreadable(&error))?;
         if !opened.is_file() {
@@ -129,25 +142,11 @@ impl Source {
     }
 }
 
-fn open_file(row: &Row, sources: &Sources) -> Result<File, BeneathError> {
+fn open_file(source: &Path, sources: &Sources) -> Result<File, BeneathError> {
     match &sources.roots {
-        Some(roots) => roots.open_file(&row.source),
-        None => roots::open_anywhere(&row.source),
+        Some(roots) => roots.open_file(source),
+        None => roots::open_anywhere(source),
     }
-}
-
-fn is_in_bucket(row: &Row) -> bool {
-    row.source.as_os_str().as_encoded_bytes().starts_with(SCHEME.as_bytes())
-}
-
-/// True where there is no file under the name of the row's source, rather than one that cannot be read.
-pub(crate) fn is_gone(row: &Row, sources: &Sources) -> bool {
-    // Whether an object is gone or cannot be reached now is not told apart.
-    !is_in_bucket(row)
-        && matches!(
-            open_file(row, sources),
-            Err(BeneathError::Missing | BeneathError::System(Errno::NOENT | Errno::NOTDIR))
-        )
 }
 
 /// The digest of a file's content, without keeping any of it.

@@ -18,7 +18,7 @@ use packer::{CodecChoice, Compression, Framing, Roots, ShardLimits, Sources, lim
 use crate::days::{Window, end_of};
 use crate::error::DatabaseError;
 use crate::migrator::{Migrator, PackSettings, Plan};
-use crate::rows::{DayVolume, Key, Nameless, RowSource, SourceRow, TakePage};
+use crate::rows::{DayVolume, Key, Nameless, RowSource, SourceRow, TakePage, Which};
 use crate::state::{
     Claim, Cleaned, Cutoff, DayMark, Exception, ListedException, Marked, Receipt, Selection, Stage, StateStore,
 };
@@ -50,6 +50,8 @@ impl Clock for QuickClock {
 #[derive(Debug)]
 pub(super) struct FakeRows {
     pub(super) rows: Mutex<Vec<SourceRow>>,
+    /// The uids of those that are marked.
+    pub(super) archived: Mutex<BTreeSet<String>>,
     now: Timestamp,
 }
 
@@ -63,10 +65,12 @@ impl RowSource for FakeRows {
         Ok(rows.iter().map(|row| row.created_at).filter(|time| window.has(*time)).min())
     }
 
-    fn scan(&self, window: Window, after: Option<Key>, take: TakePage<'_>) -> Result<(), DatabaseError> {
+    fn scan(&self, window: Window, which: Which, after: Option<Key>, take: TakePage<'_>) -> Result<(), DatabaseError> {
         let mut rows = self.rows.lock().unwrap().clone();
         rows.sort_by(|a, b| (a.created_at, &a.uid).cmp(&(b.created_at, &b.uid)));
         rows.retain(|row| window.has(row.created_at));
+        let archived = self.archived.lock().unwrap().clone();
+        rows.retain(|row| which == Which::All || !archived.contains(&row.uid));
         rows.retain(|row| after.as_ref().is_none_or(|key| (row.created_at, &row.uid) > (key.created_at, &key.uid)));
         for page in rows.chunks(2) {
             if take(page.to_vec()) == ControlFlow::Break(()) {
@@ -92,7 +96,8 @@ impl RowSource for FakeRows {
         Ok(Vec::new())
     }
 
-    fn mark_archived(&self, _rows: &[Key]) -> Result<(), DatabaseError> {
+    fn mark_archived(&self, rows: &[Key]) -> Result<(), DatabaseError> {
+        self.archived.lock().unwrap().extend(rows.iter().map(|key| key.uid.clone()));
         Ok(())
     }
 }
@@ -390,7 +395,7 @@ impl World {
         let now = Timestamp::from_micros(horizon().micros() + 7 * 86_400_000_000);
         let mut world = Self {
             place,
-            rows: Arc::new(FakeRows { rows: Mutex::default(), now }),
+            rows: Arc::new(FakeRows { rows: Mutex::default(), archived: Mutex::default(), now }),
             state: Arc::default(),
             contents: BTreeMap::new(),
         };
@@ -429,6 +434,7 @@ impl World {
             source: Arc::<FakeRows>::clone(&self.rows),
             state: Arc::<FakeState>::clone(&self.state),
             store: Arc::clone(store),
+            store_is_near: false,
             clock: Arc::new(QuickClock(SystemClock::new())),
             random: Arc::new(SystemRandom),
             sources: Sources { roots: Some(Arc::new(roots)), buckets: None },

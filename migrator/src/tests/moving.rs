@@ -11,6 +11,7 @@ use crate::error::MigrateError;
 use crate::state::{Selection, StateStore};
 
 const DAYS: [&str; 3] = ["20240301", "20240302", "20240305"];
+const CLEANUP: CleanupPlan = CleanupPlan { delay: std::time::Duration::ZERO, remove_deleted: false };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_rows_are_moved_and_a_second_cycle_does_nothing() {
@@ -57,8 +58,7 @@ async fn a_mark_that_was_lost_after_the_sources_went_is_set_again_without_except
     let (world, store) = (World::new(&DAYS, 4), memory());
     let migrator = world.migrator(&store);
     migrator.cycle().await.unwrap();
-    let plan = CleanupPlan { delay: std::time::Duration::ZERO, remove_deleted: false };
-    assert_eq!(migrator.cleanup(plan).await.unwrap().removed, 12);
+    assert_eq!(migrator.cleanup(CLEANUP).await.unwrap().removed, 12);
     world.state.set_back("20240302".parse().unwrap());
 
     let report = migrator.cycle().await.unwrap();
@@ -80,12 +80,27 @@ async fn what_was_deleted_from_the_archive_does_not_come_back_and_keeps_its_sour
     world.state.set_back(day);
 
     let report = migrator.cycle().await.unwrap();
-    let plan = CleanupPlan { delay: std::time::Duration::ZERO, remove_deleted: false };
-    let cleaned = migrator.cleanup(plan).await.unwrap();
+    let cleaned = migrator.cleanup(CLEANUP).await.unwrap();
 
     assert_eq!((report.tally.present, report.tally.deleted, report.tally.exceptions), (2, 1, 0));
     assert_eq!((cleaned.removed, cleaned.kept), (2, 1));
     assert!(world.source("20240301-1").try_exists().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_marked_once_they_are_proven_and_cleaned_up_all_the_same() {
+    let (world, store) = (World::new(&DAYS, 4), memory());
+    fs::remove_file(world.source("20240302-1")).unwrap();
+    let mut migrator = world.migrator(&store);
+    migrator.plan.mark_archived = true;
+
+    migrator.cycle().await.unwrap();
+    world.state.acknowledge(&Selection::default(), "me").unwrap();
+    let marked = world.rows.archived.lock().unwrap().clone();
+    let cleaned = migrator.cleanup(CLEANUP).await.unwrap();
+
+    assert_eq!((marked.len(), marked.contains("20240302-1")), (11, false));
+    assert_eq!((cleaned.removed, cleaned.kept), (11, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

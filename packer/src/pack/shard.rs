@@ -12,7 +12,7 @@ use crate::limits;
 use crate::plan::ShardPlan;
 use crate::report::Published;
 use crate::rows::RowLog;
-use crate::source::{Unpackable, digest_of, is_gone};
+use crate::source::{Unpackable, digest_of};
 use crate::todo::Todo;
 
 /// A planned shard on its way.
@@ -129,7 +129,7 @@ fn settle_known(mut todo: Todo, states: &[UidState]) -> Result<(Todo, Published)
                 todo.settle(position, Outcome::Deleted, &row, reason);
             }
             Some(UidState::Present { len, digest }) => match digest_of(&row, todo.sources(), &mut buffer) {
-                Err(_) if is_gone(&row, todo.sources()) && row.len == *len && !row.denies(digest) => {
+                Err(_) if todo.sources().is_missing(&row.source) && row.len == *len && !row.denies(digest) => {
                     todo.settle_present(position, &row, *digest);
                     known.present += 1;
                     known.sources_gone += 1;

@@ -1,5 +1,6 @@
 //! `des-migrate` on a real PostgreSQL server: whole runs, exceptions, late rows, cleaning up.
 
+mod buckets;
 mod columns;
 mod faults;
 mod stage;

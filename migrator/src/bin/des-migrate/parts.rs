@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use desstore::config::ConfigError;
+use desstore::stack::StackMetrics;
 use desstore::{Clock, ObjectStore, Surroundings, SystemClock, SystemRandom};
 use migrator::config::Settings;
 use migrator::rows::postgres::{Database, PostgresRows, PostgresState};
 use migrator::{MigrateError, MigrationMetrics, Migrator, Progress};
+use packer::PackError;
+use tokio::runtime::Handle;
 
 use crate::Failure;
 
@@ -51,29 +54,37 @@ impl Parts {
         Ok(Self { rows, state: Arc::new(state), clock: Arc::new(SystemClock::new()) })
     }
 
-    /// Connects to the store; with `look_only` nothing is made where nothing is.
-    pub(crate) async fn store(
+    /// What a store works with by itself.
+    fn surroundings(&self) -> Surroundings {
+        Surroundings::new(Arc::clone(&self.clock), Arc::new(SystemRandom))
+    }
+
+    /// Makes sure that the store can be reached; nothing is made where nothing is.
+    pub(crate) async fn look(&self, path: &Path, settings: &Settings) -> Result<(), Failure> {
+        let (location, options) = settings.place().map_err(wrong(path))?;
+        let connected = location.connect(&options, &self.surroundings()).await;
+        connected.map(drop).map_err(|error| MigrateError::from(error).into())
+    }
+
+    /// Connects to the store that is to be written to, and clears away what dead processes have left. Says whether it is a
+    /// local directory.
+    async fn store(
         &self,
         path: &Path,
         settings: &Settings,
-        look_only: bool,
-    ) -> Result<Arc<dyn ObjectStore>, Failure> {
-        let location = settings.location().map_err(wrong(path))?;
-        let options = settings.store_options().map_err(wrong(path))?;
-        let surroundings = Surroundings::new(Arc::clone(&self.clock), Arc::new(SystemRandom));
-        let connected = if look_only {
-            location.connect(&options, &surroundings).await
-        } else {
-            location.create(&options, &surroundings).await
-        };
-        let connected = connected.map_err(MigrateError::from)?;
-        if let (false, Some(local)) = (look_only, &connected.local) {
-            local.clean_debris().map_err(packer::PackError::from).map_err(MigrateError::from)?;
+        surroundings: &Surroundings,
+    ) -> Result<(Arc<dyn ObjectStore>, bool), Failure> {
+        let (location, options) = settings.place().map_err(wrong(path))?;
+        let connected = location.create(&options, surroundings).await.map_err(MigrateError::from)?;
+        if let Some(local) = &connected.local {
+            local.clean_debris().map_err(PackError::from).map_err(MigrateError::from)?;
         }
-        if look_only {
-            return Ok(connected.store);
+        if let Some(bucket) = &connected.bucket {
+            let spool = settings.packing().map_err(wrong(path))?.spool;
+            packer::take_back_uploads(&spool, bucket).await.map_err(MigrateError::from)?;
         }
-        Ok(packer::writable(&connected, false, &SystemRandom).await.map_err(MigrateError::from)?)
+        let store = packer::writable(&connected, false, &SystemRandom).await.map_err(MigrateError::from)?;
+        Ok((store, connected.local.is_some()))
     }
 
     /// All of it together.
@@ -81,15 +92,17 @@ impl Parts {
         &self,
         path: &Path,
         settings: &Settings,
-        metrics: MigrationMetrics,
+        (metrics, stack): (MigrationMetrics, &StackMetrics),
         stop: Arc<AtomicBool>,
     ) -> Result<Migrator, Failure> {
-        let sources = settings.open_sources();
-        let sources = sources.map_err(|error| wrong(path)(("sources.roots", packer::program::reason_of(&error))))?;
+        let surroundings = self.surroundings().counting(stack.clone());
+        let sources = settings.open_sources(Handle::current(), &surroundings).map_err(wrong(path))?;
+        let (store, store_is_near) = self.store(path, settings, &surroundings).await?;
         Ok(Migrator {
             source: Arc::<PostgresRows>::clone(&self.rows),
             state: Arc::<PostgresState>::clone(&self.state),
-            store: self.store(path, settings, false).await?,
+            store,
+            store_is_near,
             clock: Arc::clone(&self.clock),
             random: Arc::new(SystemRandom),
             sources,

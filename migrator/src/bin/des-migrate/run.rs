@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use desstore::Clock;
-use desstore::observe::{Health, Registry, parse_address, serve, write_textfile};
+use desstore::observe::{Registry, parse_address, serve, write_textfile};
+use desstore::stack::StackMetrics;
 use migrator::config::Settings;
 use migrator::days::{Window, horizon};
 use migrator::rows::RowSource;
 use migrator::state::{Cleaned, StateStore};
 use migrator::stats::{Assumptions, CLASS_BOUNDS, Scope};
 use migrator::{CycleReport, MigrateError, MigrationMetrics, Migrator, Progress};
-use packer::ByteSize;
 use packer::program::{DONE, FAILED, reason_of, runtime};
+use packer::{ByteSize, ZonesAnswer};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Failure;
@@ -40,15 +41,6 @@ impl Telling {
         let Some(file) = &self.textfile else { return Ok(()) };
         write_textfile(&self.registry, file)
             .map_err(|source| MigrateError::Disk { what: "writing the metrics to a file", source }.into())
-    }
-}
-
-/// A migration is ready as long as it runs.
-struct Running;
-
-impl Health for Running {
-    fn ready(&self) -> Result<(), String> {
-        Ok(())
     }
 }
 
@@ -131,6 +123,7 @@ where
 {
     let registry = Registry::new();
     let metrics = MigrationMetrics::register(&registry).map_err(died)?;
+    let stack = StackMetrics::register(&registry).map_err(died)?;
     let address = args.http.or_else(|| settings.metrics.http.clone());
     let address = address.map(|text| parse_address(&text)).transpose().map_err(Failure::Usage)?;
     let textfile = args.textfile.or_else(|| settings.metrics.textfile.clone());
@@ -140,13 +133,13 @@ where
         let signals = tokio::spawn(watch_signals(Arc::clone(&stop))?);
         let _observer = match address {
             Some(address) => Some(
-                serve(address, registry, Arc::new(Running))
+                serve(address, registry, Arc::new(ZonesAnswer(stack.clone())))
                     .await
                     .map_err(|source| MigrateError::Disk { what: "listening for requests of metrics", source })?,
             ),
             None => None,
         };
-        let migrator = parts.migrator(path, settings, metrics, stop).await?;
+        let migrator = parts.migrator(path, settings, (metrics, &stack), stop).await?;
         let (progress, clock) = (Arc::clone(&migrator.progress), Arc::clone(&migrator.clock));
         let shown = (!args.quiet).then(|| tokio::spawn(show(progress, clock)));
         let outcome = run(migrator).await;

@@ -18,7 +18,7 @@ use super::plan::ScanPlan;
 use super::values::{SqlTime, SqlUid, hex_bytes};
 use crate::days::{Window, day_start, first_day};
 use crate::error::DatabaseError;
-use crate::rows::{DayVolume, Key, Nameless, RowSource, SourceRow, TakePage};
+use crate::rows::{DayVolume, Key, Nameless, RowSource, SourceRow, TakePage, Which};
 
 /// Which table and columns are meant.
 #[derive(Debug, Clone)]
@@ -103,11 +103,7 @@ impl PostgresRows {
         drop(place);
         let (uid_name, time_name) = (named("uid_column", &table.uid)?, named("created_at_column", &table.created_at)?);
         let filter = table.filter.as_ref().map(|filter| format!(" AND ({filter})")).unwrap_or_default();
-        let unarchived = match archived {
-            Some(archived) => format!(" AND {} IS NOT TRUE", named("archived_column", archived)?),
-            None => String::new(),
-        };
-        let condition = filter + &unarchived;
+        let archived = archived.map(|name| named("archived_column", name)).transpose()?;
         let size_text = match size {
             Some(name) => format!("{}::text", named("size_column", name)?),
             None => "NULL::text".to_owned(),
@@ -121,7 +117,7 @@ impl PostgresRows {
         // ORDER BY would take an output of a column's own name for the column: a number would be sorted as a text.
         let columns =
             format!("{uid_name}::text AS des_uid, {time_name}, {place_name}::text, {size_text}, {checksum_text}");
-        let sql = Sql::new(&relation, (&uid_name, &time_name), &columns, condition, size, archived);
+        let sql = Sql::new(&relation, (&uid_name, &time_name), &columns, filter, size, archived.as_ref());
         Ok(Self {
             database,
             sql,
@@ -136,7 +132,7 @@ impl PostgresRows {
     pub fn explain(&self, window: Window) -> Result<ScanPlan, DatabaseError> {
         let doing = "explaining a scan";
         let mut client = self.database.get()?;
-        let statement = format!("EXPLAIN {}", self.sql.next_page);
+        let statement = format!("EXPLAIN {}", self.sql.waiting.next);
         let (start, end) = self.bounds(window);
         let limit = i64::from(self.page_rows);
         let rows =
@@ -185,7 +181,7 @@ impl PostgresRows {
     fn pages(
         &self,
         transaction: &mut Transaction<'_>,
-        window: Window,
+        (window, which): (Window, Which),
         after: Option<Key>,
         take: TakePage<'_>,
     ) -> Result<(), postgres::Error> {
@@ -193,7 +189,11 @@ impl PostgresRows {
         let limit = i64::from(self.page_rows);
         // A place is known by its point in time; two of a clock that was set back have one each.
         let mut last = after.map(|key| (self.written(key.created_at), key.uid));
-        let (first_page, next_page) = (transaction.prepare(&self.sql.page)?, transaction.prepare(&self.sql.next_page)?);
+        let pages = match which {
+            Which::Waiting => &self.sql.waiting,
+            Which::All => &self.sql.all,
+        };
+        let (first_page, next_page) = (transaction.prepare(&pages.first)?, transaction.prepare(&pages.next)?);
         loop {
             let rows = match &last {
                 None => transaction.query(&first_page, &[&SqlTime(start), &SqlTime(end), &limit])?,
@@ -254,7 +254,7 @@ impl RowSource for PostgresRows {
         }
     }
 
-    fn scan(&self, window: Window, after: Option<Key>, take: TakePage<'_>) -> Result<(), DatabaseError> {
+    fn scan(&self, window: Window, which: Which, after: Option<Key>, take: TakePage<'_>) -> Result<(), DatabaseError> {
         let doing = "reading rows";
         let mut client = self.database.get()?;
         let mut transaction = client
@@ -263,7 +263,7 @@ impl RowSource for PostgresRows {
             .read_only(true)
             .start()
             .map_err(failed(doing))?;
-        self.pages(&mut transaction, window, after, take).map_err(failed(doing))?;
+        self.pages(&mut transaction, (window, which), after, take).map_err(failed(doing))?;
         transaction.commit().map_err(failed(doing))
     }
 

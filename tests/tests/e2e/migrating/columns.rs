@@ -38,6 +38,14 @@ fn numbers_and_odd_names_are_columns_too() {
 
     assert!(told.contains("moved      180 files"), "{told}");
     assert_eq!(stage.ask("SELECT count(*) FROM \"App\".\"my \"\"files\"\"\" WHERE archived"), "200");
+    let config = stage.place().join("other.toml");
+    let text = fs::read_to_string(&config).unwrap() + "[cleanup]\ndelay = 0\n";
+    fs::write(&config, text).unwrap();
+    let mut cleanup = des_tests::command("des-migrate");
+    let cleaned = run(cleanup.arg("--config").arg(&config).args(["cleanup", "--quiet"])).exits(1);
+    assert!(cleaned.stdout.contains("removed    180 sources"), "{}", cleaned.stdout);
+    // What others have marked the archive need not hold, and then it stays.
+    assert!(cleaned.stdout.contains("kept       20"), "{}", cleaned.stdout);
     // uids are the numbers of the rows in their order.
     let mut number = 0;
     stage.files.retain_mut(|file| {

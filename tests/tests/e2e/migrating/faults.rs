@@ -54,6 +54,39 @@ fn kills_at_random_moments_lose_nothing_and_double_nothing() {
     }
 }
 
+/// What a migrator does to the disk, and says to the database: each is a step that it may die at.
+const STEPS: [&str; 4] = ["linkat", "fsync,fdatasync", "unlink,unlinkat,rename,renameat,renameat2", "sendto"];
+
+/// How many calls of each kind a thread gets through at most before it dies.
+const CALLS: usize = 6;
+
+#[test]
+fn kills_at_the_first_calls_of_each_kind_lose_nothing_and_double_nothing() {
+    let stage = Stage::of(66, 40);
+    let mut kills = 0;
+    for step in STEPS {
+        for call in 1..=CALLS {
+            let migrate = stage.migrate("--quiet");
+            let mut strace = des_tests::command("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={step}")]);
+            strace.args(["-e", &format!("inject={step}:signal=KILL:when={call}"), "--"]);
+            strace.arg(migrate.get_program()).args(migrate.get_args()).env_remove("DES_WORKER");
+            if run(&mut strace).code() == 0 {
+                break;
+            }
+            kills += 1;
+
+            stage.moved();
+
+            stage.assert_all_archived();
+            stage.assert_shown(&[]);
+            stage.assert_nothing_twice(40);
+            stage.begin_anew();
+        }
+    }
+    assert!(kills > STEPS.len(), "only {kills} kills");
+}
+
 /// Kills a cleanup a few times, then lets it end.
 fn kill_cleanup(stage: &Stage, random: &SeededRandom) {
     for _ in 0..3 {

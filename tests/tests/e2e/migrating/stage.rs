@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use des_tests::{Mount, Outcome, Postgres, command, postgres_url, run, scratch, shown_name};
+use des_tests::{Mount, Outcome, Postgres, S3Place, command, postgres_url, run, scratch, shown_name};
 use desstore::{Randomness, SeededRandom};
 use tempfile::TempDir;
 
@@ -27,6 +27,12 @@ pub(super) struct Stage {
     pub(super) files: Vec<File>,
     /// Where the database is reached; a proxy may stand there.
     pub(super) port: u16,
+    /// Where sources are read from, in the words of a configuration.
+    pub(super) source_lines: String,
+    /// Where the archive lies, in the words of a configuration.
+    pub(super) archive_lines: String,
+    /// What is mounted to see it, and with which options.
+    pub(super) mounted: (PathBuf, String),
 }
 
 pub(super) const DAYS: [&str; 5] = ["20240301", "20240302", "20240303", "20240307", "20240308"];
@@ -46,9 +52,27 @@ impl Stage {
             )
             .unwrap();
         let port = server.port();
-        let stage = Self { place: scratch(), server, files: Vec::new(), port };
-        fs::create_dir_all(stage.sources()).unwrap();
-        stage
+        let place = scratch();
+        let (sources, archive) = (place.path().join("sources"), place.path().join("archive"));
+        fs::create_dir_all(&sources).unwrap();
+        Self {
+            place,
+            server,
+            files: Vec::new(),
+            port,
+            source_lines: format!("roots = ['{}']", sources.display()),
+            archive_lines: format!("uri = '{}'", archive.display()),
+            mounted: (archive, String::new()),
+        }
+    }
+
+    /// The same table with the archive in a bucket.
+    pub(super) fn with_archive_at(mut self, place: &S3Place) -> Self {
+        let spool = self.place().join("spool");
+        self.archive_lines =
+            format!("uri = '{}'\noptions = {}\nspool = '{}'", place.uri, options_of(place), spool.display());
+        self.mounted = (place.uri.clone().into(), place.options());
+        self
     }
 
     /// A table of so many files, initialised state included.
@@ -127,14 +151,14 @@ impl Stage {
 
     /// Writes a configuration with some more lines, and gives its path.
     pub(super) fn config(&self, more: &str) -> PathBuf {
-        let path = self.place().join(format!("migrate-{}.toml", blake3_like(more)));
+        let path = self.place().join(format!("migrate-{}.toml", name_of(more)));
         let text = format!(
             "[database]\nurl = '{}'\ntable = 'files'\nlocation_column = 'path'\nsize_column = 'size'\n\
              checksum_column = 'sha256'\nchecksum_algorithm = 'sha256'\npage_size = 500\n\
-             [sources]\nroots = ['{}']\n[archive]\nuri = '{}'\nn_bits = 1\n{more}\n",
+             [sources]\n{}\n[archive]\n{}\nn_bits = 1\n{more}\n",
             postgres_url(self.port),
-            self.sources().display(),
-            self.archive().display(),
+            self.source_lines,
+            self.archive_lines,
         );
         // Programs that were started with it may be reading it right now.
         let written = path.with_extension("new");
@@ -162,10 +186,20 @@ impl Stage {
         run(&mut self.migrate("--quiet")).success()
     }
 
+    /// Takes the archive and all state away, as if nothing had been moved.
+    pub(super) fn begin_anew(&self) {
+        self.sql(
+            "DROP TABLE des_cleanup, des_migration_exception, des_migration_receipt, des_migration_day, \
+             des_archive_config",
+        );
+        fs::remove_dir_all(self.archive()).unwrap();
+        run(&mut self.migrate("init")).success();
+    }
+
     /// Asserts that a mount shows all files but some, and nothing else.
     #[track_caller]
     pub(super) fn assert_shown(&self, without: &[&str]) {
-        let mount = Mount::new(&self.archive(), "");
+        let mount = Mount::new(&self.mounted.0, &self.mounted.1);
         let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
         for file in self.files.iter().filter(|file| !without.contains(&file.uid.as_str())) {
             let path = mount.path().join(file.day).join(shown_name(&file.uid));
@@ -199,8 +233,15 @@ impl Stage {
     }
 }
 
+/// How a bucket is reached, in the words of a configuration.
+pub(super) fn options_of(place: &S3Place) -> String {
+    let option = |option: &str| option.split_once('=').map(|(name, value)| format!("{name} = '{value}'"));
+    let options: Vec<String> = place.options().split(',').filter_map(option).collect();
+    format!("{{ {} }}", options.join(", "))
+}
+
 /// A short name for a text.
-fn blake3_like(text: &str) -> String {
+fn name_of(text: &str) -> String {
     let sum = text.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     format!("{sum:x}")
 }

@@ -8,8 +8,10 @@ use crate::error::DatabaseError;
 #[derive(Debug)]
 pub(super) struct Sql {
     pub(super) first: String,
-    pub(super) page: String,
-    pub(super) next_page: String,
+    /// Pages of rows that are not marked as archived.
+    pub(super) waiting: PageSql,
+    /// Pages of all rows.
+    pub(super) all: PageSql,
     pub(super) nameless: String,
     pub(super) undated: String,
     pub(super) mark: Option<String>,
@@ -19,26 +21,44 @@ pub(super) struct Sql {
     pub(super) condition: String,
 }
 
+/// The statements that read pages.
+#[derive(Debug)]
+pub(super) struct PageSql {
+    pub(super) first: String,
+    pub(super) next: String,
+}
+
 impl Sql {
     pub(super) fn new(
         relation: &str,
         (uid, time): (&Identifier, &Identifier),
         columns: &str,
-        condition: String,
+        filter: String,
         size: Option<&str>,
-        archived: Option<&str>,
+        archived: Option<&Identifier>,
     ) -> Self {
         let quoted = |name: &str| Identifier::new(name).map(|name| name.to_string()).unwrap_or_default();
         let from = format!("FROM {relation} WHERE");
-        let order = format!("ORDER BY {time}, {uid} LIMIT");
+        let pages = |condition: &str| {
+            let order = format!("ORDER BY {time}, {uid} LIMIT");
+            PageSql {
+                first: format!(
+                    "SELECT {columns} {from} {time} >= $1 AND {time} < $2 AND {uid} IS NOT NULL{condition} {order} $3"
+                ),
+                next: format!(
+                    "SELECT {columns} {from} ({time}, {uid}) > ($1, $2) AND {time} < $3{condition} {order} $4"
+                ),
+            }
+        };
+        let all = pages(&filter);
+        let condition = match archived {
+            Some(archived) => format!("{filter} AND {archived} IS NOT TRUE"),
+            None => filter,
+        };
         Self {
             first: format!("SELECT {time} {from} {time} >= $1 AND {time} < $2{condition} ORDER BY {time} LIMIT 1"),
-            page: format!(
-                "SELECT {columns} {from} {time} >= $1 AND {time} < $2 AND {uid} IS NOT NULL{condition} {order} $3"
-            ),
-            next_page: format!(
-                "SELECT {columns} {from} ({time}, {uid}) > ($1, $2) AND {time} < $3{condition} {order} $4"
-            ),
+            waiting: pages(&condition),
+            all,
             nameless: format!(
                 "SELECT {time}, count(*) {from} {time} >= $1 AND {time} < $2 AND {uid} IS NULL{condition} GROUP BY 1"
             ),
@@ -47,9 +67,8 @@ impl Sql {
             ),
             mark: archived.map(|archived| {
                 format!(
-                    "UPDATE {relation} SET {} = true WHERE {time} = $1 AND {uid} = $2 AND {} IS NOT TRUE",
-                    quoted(archived),
-                    quoted(archived)
+                    "UPDATE {relation} SET {archived} = true \
+                     WHERE {time} = $1 AND {uid} = $2 AND {archived} IS NOT TRUE"
                 )
             }),
             relation: relation.to_owned(),
