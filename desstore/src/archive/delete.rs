@@ -118,7 +118,11 @@ impl Archive {
                 batches.push((group, tombstones));
             }
         }
-        self.write_batches(&batches, &set).await?;
+        let outcome = self.write_batches(&batches, &set).await;
+        // Also where some writes failed: what the others have written is deleted.
+        let buckets = batches.iter().map(|(group, _)| group.bucket.number()).collect();
+        self.forget_deleted_here(date, &buckets).await;
+        outcome?;
         Ok(u64::try_from(batches.len()).unwrap_or(u64::MAX))
     }
 

@@ -31,6 +31,23 @@ impl Archive {
         self.forget_frames(&shard, &frames_between(offset, len).collect::<Vec<_>>());
     }
 
+    /// Forgets the frames that hold files which were deleted here, several at once, in some buckets of a day. A later look
+    /// at the day brings no news of them, since they are known. No request, unless something may be on disk of a day that is
+    /// not in memory.
+    pub(crate) async fn forget_deleted_here(&self, date: Date, buckets: &BTreeSet<u16>) {
+        let day = match self.cache.get(&CacheKey::Day(date)) {
+            Some(Cached::Day(day)) => Some(day),
+            _ if self.options.disk_cache.is_none() => None,
+            _ => self.day(date).await.unwrap_or_else(|error| {
+                tracing::warn!(%date, %error, "what was deleted stays on the disk of this host until nobody has read it for a day");
+                None
+            }),
+        };
+        if let Some(day) = day {
+            self.forget_deleted(&day, buckets).await;
+        }
+    }
+
     /// Forgets the frames that hold files of whose deletion a look at the day has just learned: `news` says in which
     /// buckets there are any.
     pub(crate) async fn forget_deleted(&self, day: &Day, news: &BTreeSet<u16>) {

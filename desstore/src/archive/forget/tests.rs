@@ -130,6 +130,53 @@ async fn a_file_that_is_deleted_here_leaves_memory_and_disk_at_once() {
 }
 
 #[tokio::test]
+async fn files_that_are_deleted_together_leave_memory_and_disk_at_once() {
+    let fixture = Fixture::new().await;
+    let [a, b, c] = three();
+    fixture.pack(&[("a", &a), ("b", &b), ("c", &c)]).await;
+    let disk = Disk::new();
+    let cache = disk.cache(&fixture);
+    let reader = host(&fixture, &cache).await;
+    let birth = reader.lookup(day(), &uid("b")).await.unwrap().unwrap().birth;
+    for name in ["a", "b", "c"] {
+        read(&reader, name).await;
+    }
+    reader.read(day(), birth, 0, 100).await.unwrap();
+    settle(&cache).await;
+    assert!(disk.holds(&a) && disk.holds(&b) && disk.holds(&c));
+
+    reader.delete_many(day(), &[uid("b"), uid("c")], &Deletion::default()).await.unwrap();
+    settle(&cache).await;
+
+    assert!(disk.holds(&a) && !disk.holds(&b) && !disk.holds(&c));
+    fixture.store.take_calls();
+    assert_eq!(reader.read(day(), birth, 0, 1 << 20).await.unwrap(), b);
+    assert_eq!(fixture.store.take_calls().len(), 1, "it is nowhere in memory");
+    settle(&cache).await;
+    assert!(!disk.holds(&b));
+}
+
+#[tokio::test]
+async fn files_that_are_deleted_together_leave_the_disk_of_a_host_that_has_forgotten_their_day() {
+    let fixture = Fixture::new().await;
+    let [a, b, c] = three();
+    fixture.pack(&[("a", &a), ("b", &b), ("c", &c)]).await;
+    let disk = Disk::new();
+    let cache = disk.cache(&fixture);
+    let reader = host(&fixture, &cache).await;
+    for name in ["a", "b", "c"] {
+        read(&reader, name).await;
+    }
+    settle(&cache).await;
+    reader.drop_caches();
+
+    reader.delete_many(day(), &[uid("b"), uid("c")], &Deletion::default()).await.unwrap();
+    settle(&cache).await;
+
+    assert!(disk.holds(&a) && !disk.holds(&b) && !disk.holds(&c));
+}
+
+#[tokio::test]
 async fn other_hosts_forget_a_deleted_file_when_they_hear_of_it() {
     let fixture = Fixture::new().await;
     let [a, b, c] = three();
