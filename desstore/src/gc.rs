@@ -7,6 +7,8 @@
 mod proof;
 mod rollback;
 mod shrink;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ pub struct DayGarbage {
     pub due: Vec<(ObjectKey, u64)>,
     /// Objects that no manifest knows and that are older than the grace period.
     pub orphans: Vec<(ObjectKey, u64)>,
-    /// Objects that are gone and still stand in the manifest.
+    /// Objects that are gone, whose grace period is over and that still stand in the manifest.
     pub gone: Vec<ObjectKey>,
     /// Retired and condemned objects whose grace period is not over.
     pub waiting: u64,
@@ -99,7 +101,14 @@ impl ArchiveWriter {
                     }
                 }
                 State::Orphan if now.since(modified) >= grace => garbage.orphans.push((held.key.clone(), len)),
-                State::Gone => garbage.gone.push(held.key.clone()),
+                // Within the grace period older versions of it may still be wanted back.
+                State::Gone => {
+                    if is_due(&read.manifest, &held.key, now, grace) {
+                        garbage.gone.push(held.key.clone());
+                    } else {
+                        garbage.waiting = garbage.waiting.saturating_add(1);
+                    }
+                }
                 State::Missing | State::Mismatched { .. } => garbage.damaged.push(held.key.clone()),
                 State::Orphan | State::Current | State::Foreign => {}
             }
@@ -114,7 +123,12 @@ impl ArchiveWriter {
     pub async fn collect(&self, garbage: &DayGarbage, grace: Duration) -> Result<Collected, ArchiveError> {
         let mut collected = Collected::default();
         self.condemn_orphans(garbage, &mut collected).await?;
-        let mut gone = garbage.gone.clone();
+        let mut gone = Vec::new();
+        for key in &garbage.gone {
+            if self.purge_remains(garbage.date, key, grace).await? {
+                gone.push(key.clone());
+            }
+        }
         if !keeps(Rule::ForgottenIsGone) {
             let keys: Vec<_> = garbage.due.iter().map(|(key, _)| key.clone()).collect();
             self.forget(garbage.date, &keys).await?;
@@ -184,6 +198,31 @@ impl ArchiveWriter {
             collected.condemned = count;
         }
         Ok(())
+    }
+
+    /// When the oldest deletion of a day was made that is not proven to be carried out.
+    pub async fn oldest_deletion(&self, date: Date) -> Result<Option<Timestamp>, ArchiveError> {
+        Ok(Deletions::read(self.store.as_ref(), self.bits(), date).await?.oldest())
+    }
+
+    /// Deletes what is left of an object that is gone: whoever deleted it may have died before its older versions went too.
+    /// False where it is there after all, or not due.
+    async fn purge_remains(&self, date: Date, key: &ObjectKey, grace: Duration) -> Result<bool, ArchiveError> {
+        let now = self.grace_time().await?;
+        let Some(read) = ReadManifest::read(self.store.as_ref(), date).await? else {
+            return Err(ArchiveError::inconsistent(&layout::manifest(date), "it was there and is gone; restore it"));
+        };
+        let is_live = read.manifest.shards.iter().any(|shard| shard.key == *key);
+        if is_live || !is_due(&read.manifest, key, now, grace) {
+            return Ok(false);
+        }
+        match self.store.head(key).await {
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Ok(_) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        self.store.purge(key).await?;
+        Ok(true)
     }
 
     /// Deletes one object: with a manifest read for it, and a proof made for it.

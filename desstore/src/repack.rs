@@ -23,14 +23,14 @@ use std::sync::Arc;
 
 use desfmt::document::ManifestShard;
 use desfmt::v3::{Codec, Dictionary, FrameSize};
-use desfmt::{Bucket, Date, Group, ObjectKey};
+use desfmt::{Bucket, Date, Group, ObjectKey, layout};
 
 use crate::archive::ArchiveError;
 use crate::deletions::Deletions;
 use crate::publish::ArchiveWriter;
 use crate::store::ObjectStore;
 
-pub use plan::{DayPlan, Job, Reason, ShardState, Thresholds};
+pub use plan::{DayPlan, Job, Reason, ShardState, Stuck, Thresholds};
 pub use rebuild::LiveFiles;
 
 /// What a rebuilt shard is compressed with.
@@ -118,6 +118,9 @@ impl ArchiveWriter {
             let files_dropped = job.shards.iter().map(|shard| u64::from(shard.entries)).sum();
             return self.install_nothing(date, &job.shards, Done { files_dropped, ..Done::default() }).await;
         }
+        if job.shards.iter().any(|shard| layout::is_flat(&shard.key)) {
+            return self.drop_flat(date, job, &deletions).await;
+        }
         let sources = self.fetch_sources(&job.shards, settings).await?;
         let bytes_read = job.shards.iter().map(|shard| shard.len).sum();
         let hasher = self.archive().uid_hasher().clone();
@@ -152,6 +155,21 @@ impl ArchiveWriter {
             _ => None,
         }
         .ok_or_else(|| ArchiveError::refused("a job needs shards of just one group of the archive"))
+    }
+
+    /// Drops shards of the ancestor of which nothing is left.
+    async fn drop_flat(&self, date: Date, job: &Job, deletions: &Deletions) -> Result<Repacked, ArchiveError> {
+        let mut files_dropped = 0_u64;
+        for listed in &job.shards {
+            let state = self.state_of(listed, deletions).await?;
+            if state.dead_entries < u64::from(listed.entries) {
+                let (listed, dead_entries) = (listed.clone(), state.dead_entries);
+                let stuck = Stuck { listed, reason: job.reason, dead_entries };
+                return Err(ArchiveError::refused(stuck.to_string()));
+            }
+            files_dropped = files_dropped.saturating_add(state.dead_entries);
+        }
+        self.install_nothing(date, &job.shards, Done { files_dropped, ..Done::default() }).await
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use desfmt::document::{Manifest, ManifestShard};
+use desfmt::legacy::{BIG_FILES_PREFIX, Location};
 use desfmt::{ObjectKey, layout};
 
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, Index};
 use crate::deletions::Deletions;
 use crate::error::StoreErrorKind;
 use crate::object::ShardObject;
@@ -23,6 +24,8 @@ pub enum Unproven {
     Differs(String),
     /// It is no shard that can be read.
     Unreadable(String),
+    /// It is of the ancestor: its files have no digests, so that only deletion can prove that they are not needed.
+    Ancestor(String),
     /// A live shard that should hold what is left of it cannot be used.
     SuccessorBroken(String),
 }
@@ -34,6 +37,7 @@ impl fmt::Display for Unproven {
             Self::OnlyHere(uid) => write!(f, "{uid:?} is in no live shard; run des-pack again, or des-verify"),
             Self::Differs(uid) => write!(f, "{uid:?} has other content in a live shard; run des-verify"),
             Self::Unreadable(why) => write!(f, "it cannot be read ({why}); run des-verify"),
+            Self::Ancestor(why) => write!(f, "it is a shard of the ancestor, and {why}"),
             Self::SuccessorBroken(why) => {
                 write!(f, "the shard that replaces it cannot be used ({why}); des-repack --rollback brings it back")
             }
@@ -77,6 +81,10 @@ impl ArchiveWriter {
 
     async fn look_into(&self, manifest: &Manifest, key: &ObjectKey) -> Result<Proof, ArchiveError> {
         let store = self.store.as_ref();
+        if layout::is_flat(key) {
+            let deletions = Deletions::read(store, self.bits(), manifest.date).await?;
+            return self.prove_flat(manifest, key, &deletions).await;
+        }
         let mut object = match ShardObject::open(store, key).await {
             Ok(object) => object,
             Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
@@ -140,6 +148,46 @@ impl ArchiveWriter {
             }
         }
         Ok(None)
+    }
+
+    /// The same for a shard of the ancestor that was adopted: everything in it must be deleted.
+    async fn prove_flat(
+        &self,
+        manifest: &Manifest,
+        key: &ObjectKey,
+        deletions: &Deletions,
+    ) -> Result<Proof, ArchiveError> {
+        let kept = |why: String| Ok(Proof::of(Err(Unproven::Ancestor(why)), true));
+        let open = match self.archive().open_object(key).await {
+            Ok((_, open)) => open,
+            Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
+                return Ok(Proof::of(Ok(()), false));
+            }
+            Err(error @ (ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. })) => {
+                return Ok(Proof::of(Err(Unproven::Unreadable(error.to_string())), false));
+            }
+            Err(error) => return Err(error),
+        };
+        let Index::Legacy(shard) = &open.index else { return kept("it is not one".to_owned()) };
+        let retired = manifest.retired.iter().find(|object| object.key == *key);
+        let is_deleted_whole = retired.is_some_and(|object| deletions.holds_shard(object.shard));
+        for entry in shard.index().iter() {
+            if !is_deleted_whole && !deletions.holds(self.archive().uid_hasher().hash(entry.uid)) {
+                return kept(format!("{:?} in it is not deleted", entry.uid));
+            }
+            let Location::BigFile { hash, .. } = entry.location else { continue };
+            let lies =
+                hash.key(key, BIG_FILES_PREFIX).map_err(|error| ArchiveError::inconsistent(key, error.to_string()))?;
+            match self.store.head(&lies).await {
+                Err(error) if error.kind == StoreErrorKind::NotFound => {}
+                Ok(_) => {
+                    let why = "which other shards may share; delete that by hand where none does";
+                    return kept(format!("the content of {:?} is in {lies}, {why}", entry.uid));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Proof::of(Ok(()), true))
     }
 
     /// Looks for a file in live shards.

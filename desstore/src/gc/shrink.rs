@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use desfmt::document::FoldedTombstones;
+use desfmt::legacy::LegacyName;
 use desfmt::{Date, Group, ObjectKey, UidHash, layout};
 
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, Index};
 use crate::deletions::{TombstoneLog, fetch};
 use crate::inventory::{Held, Inventory, State};
 use crate::object::ShardObject;
@@ -67,7 +68,9 @@ impl ArchiveWriter {
         hashes: &mut HashSet<UidHash>,
     ) -> Result<bool, ArchiveError> {
         for held in inventory.objects.iter().filter(|held| may_hold(held, *group)) {
-            if held.name.is_none() {
+            // Gone, but not proven to be gone with all its older versions: else the manifest would have forgotten it.
+            let is_unproven = held.state == State::Gone;
+            if is_unproven || held.state == State::Foreign {
                 return Ok(false);
             }
             match self.take_out(&held.key, hashes).await {
@@ -85,6 +88,9 @@ impl ArchiveWriter {
 
     async fn take_out(&self, key: &ObjectKey, hashes: &mut HashSet<UidHash>) -> Result<(), ArchiveError> {
         let store = self.store.as_ref();
+        if layout::is_flat(key) {
+            return self.take_out_flat(key, hashes).await;
+        }
         let object = ShardObject::open(store, key).await?;
         for page in object.pages() {
             for entry in object.index_page(store, page).await?.entries() {
@@ -93,10 +99,22 @@ impl ArchiveWriter {
         }
         Ok(())
     }
+
+    /// The same for a shard of the ancestor that was adopted.
+    async fn take_out_flat(&self, key: &ObjectKey, hashes: &mut HashSet<UidHash>) -> Result<(), ArchiveError> {
+        let (_, open) = self.archive().open_object(key).await?;
+        if let Index::Legacy(shard) = &open.index {
+            for entry in shard.index().iter() {
+                hashes.remove(&self.archive().uid_hasher().hash(entry.uid));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// True unless the object is gone or belongs to another group.
+/// True unless the object is lost or belongs to another group.
 fn may_hold(held: &Held, group: Group) -> bool {
-    let is_there = !matches!(held.state, State::Gone | State::Missing);
-    is_there && held.name.is_none_or(|name| name.group == group)
+    let flat = || LegacyName::parse(held.key.as_str(), group.bits).ok().map(|name| name.group);
+    let own = held.name.map(|name| name.group).or_else(flat);
+    held.state != State::Missing && own.is_none_or(|own| own == group)
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use desfmt::document::ManifestShard;
 use desfmt::v3::limits::ORIGINS_MAX;
-use desfmt::{BucketBits, Date, Timestamp, UidHash};
+use desfmt::{BucketBits, Date, Timestamp, UidHash, layout};
 
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, Index};
 use crate::deletions::Deletions;
 use crate::inventory::ReadManifest;
 use crate::object::ShardObject;
@@ -117,6 +117,28 @@ impl Job {
     }
 }
 
+/// A shard that is due and cannot be rewritten: it is of the ancestor, and adopted where it lay.
+#[derive(Debug, Clone)]
+pub struct Stuck {
+    /// What the manifest says of it.
+    pub listed: ManifestShard,
+    /// Why it is due.
+    pub reason: Reason,
+    /// How many of its files are deleted.
+    pub dead_entries: u64,
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} of its {} files are deleted and stay in it: it is a shard of the ancestor, which can be dropped when all of \
+             them are deleted, but not rewritten; pack what a mount shows of its day into a new archive, which takes its place",
+            self.dead_entries, self.listed.entries,
+        )
+    }
+}
+
 /// What is to be done about a day.
 #[derive(Debug, Clone)]
 pub struct DayPlan {
@@ -124,7 +146,9 @@ pub struct DayPlan {
     pub date: Date,
     /// The jobs, which do not depend on each other.
     pub jobs: Vec<Job>,
-    /// When the oldest deletion was made whose bytes are still in a live shard.
+    /// Shards that are due and stay as they are.
+    pub stuck: Vec<Stuck>,
+    /// When the oldest deletion was made that is not proven to be carried out.
     pub oldest: Option<Timestamp>,
 }
 
@@ -132,9 +156,15 @@ impl DayPlan {
     /// Plans for the live shards of a day.
     pub fn new(date: Date, shards: &[ShardState], thresholds: &Thresholds, now: Timestamp) -> Self {
         let mut due: Vec<(u16, Vec<&ShardState>, Reason)> = Vec::new();
+        let mut stuck = Vec::new();
         for shard in shards {
-            if let Some(reason) = why(shard, thresholds, now) {
-                due.push((shard.listed.bucket, vec![shard], reason));
+            match why(shard, thresholds, now) {
+                Some(reason) if reason != Reason::Empty && layout::is_flat(&shard.listed.key) => {
+                    let (listed, dead_entries) = (shard.listed.clone(), shard.dead_entries);
+                    stuck.push(Stuck { listed, reason, dead_entries });
+                }
+                Some(reason) => due.push((shard.listed.bucket, vec![shard], reason)),
+                None => {}
             }
         }
         for (bucket, small) in to_merge(shards, thresholds) {
@@ -151,7 +181,7 @@ impl DayPlan {
             dead_bytes: shards.iter().map(|shard| shard.dead_bytes).sum(),
             shards: shards.into_iter().map(|shard| shard.listed.clone()).collect(),
         });
-        Self { date, jobs: jobs.collect(), oldest: shards.iter().filter_map(|shard| shard.oldest).min() }
+        Self { date, jobs: jobs.collect(), stuck, oldest: shards.iter().filter_map(|shard| shard.oldest).min() }
     }
 }
 
@@ -188,7 +218,9 @@ fn to_merge<'a>(shards: &'a [ShardState], thresholds: &Thresholds) -> Vec<(u16, 
         if group.len() <= thresholds.group_shards_max {
             continue;
         }
-        group.retain(|shard| shard.dead_entries < u64::from(shard.listed.entries));
+        group.retain(|shard| {
+            shard.dead_entries < u64::from(shard.listed.entries) && !layout::is_flat(&shard.listed.key)
+        });
         group.sort_by_key(|shard| shard.listed.len);
         let (mut bytes, mut origins) = (0_u64, 0_usize);
         let fits = |shard: &&ShardState| {
@@ -216,10 +248,17 @@ impl ArchiveWriter {
             states.push(self.state_of(listed, &deletions).await?);
         }
         let now = self.store.time().await?;
-        Ok(Some(DayPlan::new(date, &states, thresholds, now)))
+        // Also of what only retired shards and orphans hold.
+        let oldest = deletions.oldest();
+        Ok(Some(DayPlan { oldest, ..DayPlan::new(date, &states, thresholds, now) }))
     }
 
-    async fn state_of(&self, listed: &ManifestShard, deletions: &Deletions) -> Result<ShardState, ArchiveError> {
+    /// What of a live shard is deleted. At most two requests, and one for each index page that is not part of its tail.
+    pub(super) async fn state_of(
+        &self,
+        listed: &ManifestShard,
+        deletions: &Deletions,
+    ) -> Result<ShardState, ArchiveError> {
         let mut state = ShardState { listed: listed.clone(), dead_entries: 0, dead_bytes: 0, oldest: None };
         if let Some(since) = deletions.shard_since(listed.shard) {
             state.dead_entries = u64::from(listed.entries);
@@ -231,17 +270,25 @@ impl ArchiveWriter {
             return Ok(state);
         }
         let store = self.store.as_ref();
-        let object = ShardObject::open(store, &listed.key).await?;
         let hasher = self.archive().uid_hasher();
-        for page in object.pages() {
-            for entry in object.index_page(store, page).await?.entries() {
-                let hash: UidHash = hasher.hash(entry.uid.as_str());
-                if let Some(since) = deletions.since(hash) {
-                    state.dead_entries = state.dead_entries.saturating_add(1);
-                    state.dead_bytes = state.dead_bytes.saturating_add(entry.len);
-                    state.oldest = Some(state.oldest.map_or(since, |oldest| oldest.min(since)));
-                }
+        let mut note = |uid: &str, len: u64| {
+            let hash: UidHash = hasher.hash(uid);
+            if let Some(since) = deletions.since(hash) {
+                state.dead_entries = state.dead_entries.saturating_add(1);
+                state.dead_bytes = state.dead_bytes.saturating_add(len);
+                state.oldest = Some(state.oldest.map_or(since, |oldest| oldest.min(since)));
             }
+        };
+        if layout::is_flat(&listed.key) {
+            let (_, open) = self.archive().open_object(&listed.key).await?;
+            if let Index::Legacy(shard) = &open.index {
+                shard.index().iter().for_each(|entry| note(entry.uid, entry.location.plain_len()));
+            }
+            return Ok(state);
+        }
+        let object = ShardObject::open(store, &listed.key).await?;
+        for page in object.pages() {
+            object.index_page(store, page).await?.entries().for_each(|entry| note(entry.uid.as_str(), entry.len));
         }
         Ok(state)
     }
