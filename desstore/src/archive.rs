@@ -32,8 +32,10 @@ use desfmt::document::{self, DOCUMENT_LEN_MAX, Identity};
 use desfmt::{ArchiveId, BucketBits, Date, FormatError, ObjectKey, ShardId, Timestamp, UidHasher, layout, v3};
 
 pub use ahead::AheadStats;
+pub(crate) use check::Tell;
 pub(crate) use check::in_words;
 pub(crate) use check::prove::ProvenShard;
+pub(crate) use check::throttle::Throttle;
 pub use check::{CheckEvent, CheckLevel, CheckOptions, Checked, Finding, FindingKind, Sample, Verdict};
 pub use content::Details;
 pub(crate) use delete::new_operation;

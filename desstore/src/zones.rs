@@ -6,6 +6,7 @@
 //! not; debts are objects in the home of the documents. The protocol is in `docs/protocol.md`, the reasons in
 //! `docs/decisions/0005-one-home-for-the-documents.md`.
 
+mod compare;
 mod conditions;
 mod debts;
 mod map;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use desfmt::legacy::{BIG_FILES_PREFIX, LegacyName};
 use desfmt::{BucketBits, Date, ObjectKey, Timestamp, layout};
 
+pub use compare::compare;
 pub use conditions::ZoneConditions;
 pub use debts::{Debt, Paid, debts, pay};
 pub(crate) use map::ANCESTORS_BITS;

@@ -11,7 +11,7 @@ mod shards;
 mod source;
 #[cfg(test)]
 mod tests;
-mod throttle;
+pub(crate) mod throttle;
 
 use std::collections::HashMap;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -62,6 +62,8 @@ pub enum FindingKind {
     Damaged,
     /// The store did not answer as it should.
     Unreachable,
+    /// A zone has not got what its home holds, or still has what it should have lost, as a debt says.
+    Owed,
 }
 
 impl FindingKind {
@@ -73,6 +75,7 @@ impl FindingKind {
             Self::Mismatch => "mismatch",
             Self::Damaged => "damaged",
             Self::Unreachable => "unreachable",
+            Self::Owed => "owed",
         }
     }
 }

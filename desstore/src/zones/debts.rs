@@ -60,7 +60,7 @@ enum Cause {
 }
 
 /// So old is no intent of a writer that is still at it.
-const YOUNG: Duration = Duration::from_mins(10);
+pub(super) const YOUNG: Duration = Duration::from_mins(10);
 
 /// More are not listed at once; pay some, then list again.
 const DEBTS_LISTED_MAX: usize = 1_000_000;
@@ -186,7 +186,8 @@ impl ZoneStore {
         }
     }
 
-    async fn get_at(&self, zone: usize, key: &ObjectKey) -> Result<Option<Bytes>, StoreError> {
+    /// Reads a document in a zone; none where there is none.
+    pub(super) async fn get_at(&self, zone: usize, key: &ObjectKey) -> Result<Option<Bytes>, StoreError> {
         let Some(store) = self.store(zone) else { return Ok(None) };
         match store.get(key, DOCUMENT_LEN_MAX).await {
             Ok(fetched) => Ok(Some(fetched.bytes)),

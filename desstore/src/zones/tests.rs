@@ -13,6 +13,7 @@ use crate::publish::{ArchiveWriter, BuiltShard, Outcome};
 use crate::store::list_all;
 
 mod ancestor;
+mod comparing;
 mod conditions;
 mod crashing;
 mod opening;

@@ -8,19 +8,19 @@ use crate::clock::Clock;
 
 /// A bucket of bytes that fills at a steady rate. Whoever takes more than is in it waits before the next one may.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     clock: Arc<dyn Clock>,
     per_second: Option<NonZeroU64>,
     free_at: Mutex<Duration>,
 }
 
 impl Throttle {
-    pub(super) fn new(clock: Arc<dyn Clock>, per_second: Option<NonZeroU64>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, per_second: Option<NonZeroU64>) -> Self {
         Self { clock, per_second, free_at: Mutex::new(Duration::ZERO) }
     }
 
     /// Waits until so many bytes may be read.
-    pub(super) async fn take(&self, bytes: u64) {
+    pub(crate) async fn take(&self, bytes: u64) {
         let Some(per_second) = self.per_second else { return };
         let micros = u128::from(bytes).saturating_mul(1_000_000).checked_div(u128::from(per_second.get()));
         let cost = Duration::from_micros(micros.and_then(|micros| u64::try_from(micros).ok()).unwrap_or(u64::MAX));

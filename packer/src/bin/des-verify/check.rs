@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use desfmt::layout;
 use desfmt::legacy::LegacyName;
+use desstore::zones::compare;
 use desstore::{
-    Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Clock, Depth, Finding, FindingKind,
-    ObjectStore, Randomness, ReadOptions, Sample, SystemRandom, Verdict,
+    Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Clock, Connected, Depth, Finding,
+    FindingKind, ObjectStore, Randomness, ReadOptions, Sample, SystemRandom, Verdict,
 };
 use packer::verify::{Book, Report, metrics_text, save_metrics};
 
 use crate::UNCHECKED;
-use crate::cli::Args;
+use crate::cli::{Args, LevelArg};
 
 /// What an archive's caches may hold: a check reads everything once.
 const MEMORY_BYTES: u64 = 64 << 20;
@@ -23,7 +24,11 @@ const SURVEY_PAGES: usize = 10;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-pub(crate) async fn run(args: &Args, store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<u8, AnyError> {
+pub(crate) async fn run(args: &Args, connected: Connected, clock: Arc<dyn Clock>) -> Result<u8, AnyError> {
+    let Connected { store, zones, .. } = connected;
+    if args.level == LevelArg::Zones && zones.is_none() {
+        return Err("the archive lies in one place, so there are no zones to compare; use --level content".into());
+    }
     let seed = args.sample.map(|_| args.seed.unwrap_or_else(|| SystemRandom.next()));
     let mut report = Report::new(args.store.shown(), args.level.name(), seed, clock.now());
     let archive = match open(args, &store, &clock).await {
@@ -39,16 +44,11 @@ pub(crate) async fn run(args: &Args, store: Arc<dyn ObjectStore>, clock: Arc<dyn
     };
     let now = store.time().await?;
     let options = CheckOptions {
-        level: args.level.level(),
-        newest: None,
-        since: args.since,
         sample: args.sample.zip(seed).map(|(millionths, seed)| Sample { millionths, seed }),
-        jobs: args.jobs,
-        bytes_per_second: args.rate,
-        orphans_older_than: Some(args.orphan_age),
         checked_before: book.as_ref().map(Book::sound).unwrap_or_default(),
         leave_out_since: args.again_after.map(|age| before(now, age)),
         until: args.time.map(|time| clock.monotonic().saturating_add(time)),
+        ..options(args)
     };
     let mut written = Ok(());
     let mut out = io::BufWriter::new(io::stdout());
@@ -64,7 +64,10 @@ pub(crate) async fn run(args: &Args, store: Arc<dyn ObjectStore>, clock: Arc<dyn
         (CheckEvent::Examined(shard, is_sound), Some(book)) if is_deep || !is_sound => book.note(shard, is_sound, now),
         (CheckEvent::Listed(_) | CheckEvent::Examined(..), _) => {}
     };
-    let checked = archive.verify(&options, &mut tell).await;
+    let mut checked = archive.verify(&options, &mut tell).await;
+    if let (LevelArg::Zones, Some(zones)) = (args.level, &zones) {
+        checked = together(checked, &compare(zones, &options, &mut tell).await);
+    }
     written?;
     let code = exit_code(&checked);
     writeln!(out, "{}", summary(args, &checked, seed))?;
@@ -83,6 +86,31 @@ pub(crate) async fn run(args: &Args, store: Arc<dyn ObjectStore>, clock: Arc<dyn
         save_metrics(path, &metrics_text(&checked, oldest, clock.now()))?;
     }
     Ok(code)
+}
+
+/// What is to be checked, as far as the command line alone says it.
+fn options(args: &Args) -> CheckOptions {
+    CheckOptions {
+        level: args.level.level(),
+        since: args.since,
+        jobs: args.jobs,
+        bytes_per_second: args.rate,
+        orphans_older_than: Some(args.orphan_age),
+        ..CheckOptions::default()
+    }
+}
+
+/// What the check of the manifests and the comparison of the zones came to.
+fn together(checked: Checked, compared: &Checked) -> Checked {
+    Checked {
+        examined: compared.examined,
+        damaged: compared.damaged,
+        left_out: compared.left_out,
+        bytes_read: compared.bytes_read,
+        wrong: checked.wrong.saturating_add(compared.wrong),
+        unchecked: checked.unchecked.saturating_add(compared.unchecked),
+        ..checked
+    }
 }
 
 fn before(now: desfmt::Timestamp, age: std::time::Duration) -> desfmt::Timestamp {

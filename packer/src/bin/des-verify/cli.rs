@@ -27,7 +27,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) log: LogArgs,
 
-    /// How deep: manifests against what the store lists; also the index of each shard; also every content.
+    /// How deep: manifests against what the store lists; also the index of each shard; also every content; or whether all
+    /// zones of an archive hold the same.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "index", help_heading = "What")]
     pub(crate) level: LevelArg,
 
@@ -116,12 +117,29 @@ pub(crate) enum LevelArg {
     Index,
     /// Also every byte of each shard.
     Content,
+    /// What manifests say, and every byte of each copy in every zone; what zones are owed.
+    Zones,
+}
+
+impl Args {
+    /// What is wrong with the command line as a whole.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let others =
+            [("--sample", self.sample.is_some()), ("--state", self.state.is_some()), ("--for", self.time.is_some())];
+        match others.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) if self.level == LevelArg::Zones => {
+                Err(format!("{name} does not go with --level zones, which compares all of every day"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 impl LevelArg {
     pub(crate) const fn level(self) -> CheckLevel {
         match self {
-            Self::Manifest => CheckLevel::Manifest,
+            // Zones are compared beside it.
+            Self::Manifest | Self::Zones => CheckLevel::Manifest,
             Self::Index => CheckLevel::Index,
             Self::Content => CheckLevel::Content,
         }
@@ -132,6 +150,7 @@ impl LevelArg {
             Self::Manifest => "manifest",
             Self::Index => "index",
             Self::Content => "content",
+            Self::Zones => "zones",
         }
     }
 }
@@ -183,5 +202,8 @@ mod tests {
         {
             assert!(parse(line).is_err(), "{line}");
         }
+        assert!(parse("--level zones --since 2024-01-15 --rate 5M").unwrap().check().is_ok());
+        let refused = parse("--level zones --sample 5").unwrap().check().unwrap_err();
+        assert!(refused.contains("--sample does not go with --level zones"), "{refused}");
     }
 }

@@ -23,6 +23,9 @@ const UNCHECKED: u8 = 2;
 fn main() -> ExitCode {
     let args = Args::parse();
     args.log.start();
+    if let Err(reason) = args.check() {
+        return misused::<Args>(reason);
+    }
     if let Err(error) = args.store.resolve() {
         return misused::<Args>(error);
     }
@@ -49,7 +52,7 @@ fn run(args: &Args) -> Result<u8, Box<dyn std::error::Error + Send + Sync>> {
         if args.adopt {
             return rebuild::adopt(args, connected.store, clock).await;
         }
-        check::run(args, connected.store, clock).await
+        check::run(args, connected, clock).await
     })
 }
 
