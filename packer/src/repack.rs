@@ -53,7 +53,7 @@ pub struct RepackConfig {
 impl RepackConfig {
     fn settings(&self, spool: &Spool) -> RepackSettings {
         RepackSettings {
-            spool: spool.fresh_path(".repack"),
+            spool: spool.directory().to_owned(),
             threads: self.jobs.get(),
             frame_size: self.frame_size,
             level: self.compression.level,
@@ -70,7 +70,8 @@ pub async fn refuse_unconditional(store: &dyn ObjectStore, random: &dyn Randomne
     match probe(store, random).await? {
         Conditions::Honoured => Ok(()),
         Conditions::CreateOnly | Conditions::Ignored => Err(PackError::refused(
-            "the store does not honour conditional writes, so shards can be neither replaced nor deleted safely",
+            "the store does not honour conditional writes, so shards can be neither replaced nor deleted safely; nothing was \
+             changed. des-verify --probe tells whether a store does; no option makes up for it here",
         )),
     }
 }
@@ -95,7 +96,11 @@ pub async fn run(
         match writer.plan_repack(date, &config.thresholds).await {
             Ok(Some(plan)) => run_day(writer, config, &settings, plan, &mut report, metrics).await?,
             Ok(None) => {}
-            Err(error) => report.failed(date.to_string(), &error),
+            Err(error) => {
+                report.failed(date.to_string(), &error);
+                // Its deletions wait all the same.
+                report.note_oldest(writer.oldest_deletion(date).await.unwrap_or_default());
+            }
         }
     }
     drop(spool);
@@ -117,6 +122,9 @@ async fn run_day(
     metrics: &RepackMetrics,
 ) -> Result<(), PackError> {
     report.note_oldest(plan.oldest);
+    for stuck in &plan.stuck {
+        report.stuck(stuck);
+    }
     if config.dry_run {
         plan.jobs.iter().for_each(|job| report.planned(JobLine::planned(plan.date, job)));
         return Ok(());

@@ -13,8 +13,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
-use desstore::S3Store;
+use desfmt::Timestamp;
+use desstore::{Connected, S3Store};
 
 use crate::error::PackError;
 
@@ -121,6 +123,8 @@ fn remove_dead_run(dir: &Path) -> io::Result<()> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == UPLOAD_NOTE) {
             has_notes = true;
+        } else if path.is_dir() {
+            gone_is_fine(fs::remove_dir_all(path))?;
         } else if path.file_name().is_none_or(|name| name != LOCK) {
             gone_is_fine(fs::remove_file(path))?;
         }
@@ -161,6 +165,56 @@ pub async fn take_back_uploads(root: &Path, bucket: &S3Store) -> Result<usize, P
     Ok(taken_back)
 }
 
+/// When the oldest file was written that lies in a spool, be it of a run that lives or of one that died: its bytes may be
+/// those of a deleted file. A note counts too, since an unfinished upload holds bytes. None where there is no spool.
+pub fn oldest_in_spool(root: &Path) -> Result<Option<Timestamp>, PackError> {
+    let mut oldest = None;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PackError::spool(path, source)
+    };
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        let entries = match fs::read_dir(&directory) {
+            // A run that has ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(failed(&directory))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed(&directory))?;
+            if entry.file_name() == LOCK {
+                continue;
+            }
+            let found = match entry.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(failed(&entry.path()))?,
+            };
+            if found.is_dir() {
+                open.push(entry.path());
+                continue;
+            }
+            let written = found.modified().map_err(failed(&entry.path()))?;
+            let since = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let written = Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+            oldest = Some(oldest.map_or(written, |oldest: Timestamp| oldest.min(written)));
+        }
+    }
+    Ok(oldest)
+}
+
+/// Takes away what processes that died have left on this host and of uploads that they had begun: bytes that nobody needs,
+/// and that may be those of a deleted file. To be called before a run with the same spool.
+pub async fn clear_debris(connected: &Connected, root: &Path) -> Result<(), PackError> {
+    if let Some(local) = &connected.local {
+        local.clean_debris()?;
+    }
+    if let Some(bucket) = &connected.bucket {
+        take_back_uploads(root, bucket).await?;
+    }
+    drop(Spool::open(root).map_err(|source| PackError::spool(root, source))?);
+    Ok(())
+}
+
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -186,6 +240,34 @@ mod tests {
         assert!(!dead.try_exists().unwrap());
         assert_ne!(living.dir, second.dir);
         assert!(living.dir.join("0.des").try_exists().unwrap());
+    }
+
+    #[test]
+    fn a_dead_run_goes_with_the_directories_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dead = root.path().join("run-7");
+        fs::create_dir_all(dead.join("0.repack")).unwrap();
+        fs::write(dead.join("0.repack/old.des"), b"bytes of a deleted file").unwrap();
+
+        drop(Spool::open(root.path()).unwrap());
+
+        assert!(!dead.try_exists().unwrap());
+    }
+
+    #[test]
+    fn a_spool_is_as_old_as_the_oldest_file_in_any_run() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(oldest_in_spool(&root.path().join("nowhere")).unwrap(), None);
+        let living = Spool::open(root.path()).unwrap();
+        assert_eq!(oldest_in_spool(root.path()).unwrap(), None, "locks hold nothing");
+        for (name, seconds) in [("a.des", 7_000), ("b.des.upload", 5_000)] {
+            let path = living.directory().join(name);
+            fs::write(&path, b"x").unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
+
+        assert_eq!(oldest_in_spool(root.path()).unwrap(), Some(Timestamp::from_micros(5_000_000_000)));
     }
 
     #[test]

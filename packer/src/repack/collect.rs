@@ -89,7 +89,12 @@ pub async fn collect(
                 planned.push(garbage);
             }
             Ok(None) => {}
-            Err(error) => report.failures.push((date.to_string(), reason_of(&error))),
+            Err(error) => {
+                report.failures.push((date.to_string(), reason_of(&error)));
+                // Its deletions wait all the same.
+                let oldest = writer.oldest_deletion(date).await.unwrap_or_default().map(Timestamp::micros);
+                report.oldest_deletion = report.oldest_deletion.into_iter().chain(oldest).min();
+            }
         }
     }
     refuse_too_much(&planned, report.objects, config)?;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use desfmt::{Date, Timestamp};
 use desstore::Folded;
-use desstore::repack::{Job, Repacked};
+use desstore::repack::{Job, Repacked, Stuck};
 use serde::Serialize;
 
 use crate::program::reason_of;
@@ -71,7 +71,7 @@ pub struct RepackReport {
     pub jobs: Vec<JobLine>,
     /// Days and shards that failed, and why.
     pub failures: Vec<(String, String)>,
-    /// When the oldest deletion was made that a live shard still holds, in microseconds since 1970.
+    /// When the oldest deletion was made that is not proven to be carried out, in microseconds since 1970.
     pub oldest_deletion: Option<i64>,
 }
 
@@ -83,6 +83,10 @@ impl RepackReport {
 
     pub(super) fn failed(&mut self, what: String, error: &(dyn Error + 'static)) {
         self.failures.push((what, reason_of(error)));
+    }
+
+    pub(super) fn stuck(&mut self, stuck: &Stuck) {
+        self.failures.push((stuck.listed.key.to_string(), stuck.to_string()));
     }
 
     pub(super) fn planned(&mut self, line: JobLine) {

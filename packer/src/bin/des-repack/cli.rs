@@ -65,6 +65,10 @@ pub(crate) struct RunArgs {
     #[arg(global = true, long)]
     pub(crate) json: bool,
 
+    /// Collects afterwards in the same run, whatever has come of the repacking.
+    #[arg(global = true, long)]
+    pub(crate) collect: bool,
+
     /// Goes on for ever: repacks and collects, then waits for the interval.
     #[arg(global = true, long, conflicts_with = "dry_run")]
     pub(crate) continuous: bool,
@@ -84,6 +88,11 @@ pub(crate) struct RunArgs {
     /// How long a retired version stays before it is deleted; at least an hour.
     #[arg(global = true, long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub(crate) grace: Duration,
+
+    /// Where shards lie while they are rebuilt; room for twice the size of a shard for each job is needed. What killed runs
+    /// have left there is taken away.
+    #[arg(global = true, long, value_name = "DIR")]
+    pub(crate) spool: Option<PathBuf>,
 
     /// For tests: lets the grace period be shorter than an hour.
     #[arg(global = true, long, hide = true)]
@@ -113,10 +122,6 @@ pub(crate) struct RepackArgs {
     /// How many shards are repacked at once; as many as there are processors if not given.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
-
-    /// Where shards lie while they are rebuilt; room for twice the size of a shard for each job is needed.
-    #[arg(long, value_name = "DIR")]
-    spool: Option<PathBuf>,
 
     /// The most bytes a second that are read and written for each job.
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
@@ -148,15 +153,21 @@ impl Args {
         if self.run.interval.is_zero() {
             return Err("--interval must be longer than nothing".to_owned());
         }
-        if self.repack.rollback.is_some() && (self.task.is_some() || self.run.continuous || self.run.dry_run) {
+        let RunArgs { collect, continuous, dry_run, .. } = self.run;
+        if self.repack.rollback.is_some() && (self.task.is_some() || collect || continuous || dry_run) {
             return Err("--rollback goes alone".to_owned());
         }
         Ok(())
     }
 
+    /// True where a run also collects.
+    pub(crate) const fn collects(&self) -> bool {
+        matches!(self.task, Some(Task::Gc(_))) || self.run.continuous || self.run.collect
+    }
+
     /// How it repacks; `scratch` is where shards lie unless told otherwise.
     pub(crate) fn repack_config(&self, scratch: PathBuf) -> RepackConfig {
-        let RepackArgs { threshold, max_age, group_shards, recompress, jobs, spool, rate, rollback: _ } = &self.repack;
+        let RepackArgs { threshold, max_age, group_shards, recompress, jobs, rate, rollback: _ } = &self.repack;
         let auto = Compression { choice: CodecChoice::Auto, level: Compression::LEVEL_DEFAULT };
         RepackConfig {
             days: self.run.dates.clone(),
@@ -171,7 +182,7 @@ impl Args {
             recompress: recompress.is_some(),
             frame_size: FrameSize::default(),
             jobs: jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
-            spool: spool.clone().unwrap_or(scratch),
+            spool: self.run.spool.clone().unwrap_or(scratch),
             rate: *rate,
             dry_run: self.run.dry_run,
         }
@@ -269,6 +280,7 @@ mod tests {
             ("--recompress zstd:23", "\"zstd:23\" is not zstd"),
             ("--rate 0", "a rate of nothing"),
             ("--rollback a --dry-run", "--rollback goes alone"),
+            ("--rollback a --collect", "--rollback goes alone"),
             ("--continuous --dry-run", "--dry-run"),
         ] {
             let refused = parse(line).unwrap_err();

@@ -3,19 +3,22 @@
 mod cli;
 
 use std::io::Write;
+use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use desfmt::Timestamp;
 use desstore::observe::{Health, Registry, serve, write_textfile};
 use desstore::repack::Repacked;
-use desstore::{ArchiveWriter, Clock, ObjectStore, SystemClock, SystemRandom};
+use desstore::{ArchiveWriter, Clock, Connected, SystemClock, SystemRandom};
 use packer::PackError;
 use packer::program::{DONE, FAILED, failed, misused, runtime};
 use packer::repack::{self, GcReport, RepackMetrics, RepackReport};
 
-use cli::{Args, Task};
+use cli::Args;
 
 const NAME: &str = "des-repack";
 
@@ -48,7 +51,7 @@ impl Health for LastRound {
 
 /// What a run needs.
 struct Opened {
-    store: Arc<dyn ObjectStore>,
+    connected: Connected,
     writer: Arc<ArchiveWriter>,
     metrics: RepackMetrics,
 }
@@ -73,20 +76,25 @@ async fn run(args: &Args) -> Result<bool, PackError> {
         let reason = format!("there is no archive at {}: it has no des.json", args.store.shown());
         return Err(PackError::Refused { reason });
     };
-    let opened = Opened { store: connected.store, writer: Arc::new(writer), metrics };
     if !args.run.dry_run {
-        repack::refuse_unconditional(opened.store.as_ref(), &SystemRandom).await?;
+        repack::refuse_unconditional(connected.store.as_ref(), &SystemRandom).await?;
     }
+    let opened = Opened { connected, writer: Arc::new(writer), metrics };
+    if !args.run.continuous {
+        let is_clean = round(args, &opened).await?;
+        leave_metrics(args, &registry)?;
+        drop(observer);
+        return Ok(is_clean);
+    }
+    // Being stopped amid a round is as good as being killed there: the next run goes on from what is left.
+    let mut stopped = pin!(terminated());
     loop {
-        let round = round(args, &opened).await;
-        if let Some(path) = &args.run.textfile {
-            let written = write_textfile(&registry, path);
-            written
-                .map_err(|source| PackError::Refused { reason: format!("--textfile {}: {source}", path.display()) })?;
-        }
-        if !args.run.continuous {
-            drop(observer);
-            return round;
+        let round = tokio::select! {
+            round = round(args, &opened) => round,
+            () = &mut stopped => return Ok(true),
+        };
+        if round.is_ok() {
+            leave_metrics(args, &registry)?;
         }
         health.0.store(!matches!(round, Ok(true)), Ordering::Relaxed);
         if let Err(error) = round {
@@ -95,9 +103,17 @@ async fn run(args: &Args) -> Result<bool, PackError> {
         opened.writer.archive().drop_caches();
         tokio::select! {
             () = clock.sleep(args.run.interval) => {}
-            () = terminated() => return Ok(true),
+            () = &mut stopped => return Ok(true),
         }
     }
+}
+
+/// Writes the metrics to a file, if that is wanted.
+fn leave_metrics(args: &Args, registry: &Registry) -> Result<(), PackError> {
+    // One that brings a version back has looked at nothing else.
+    let (Some(path), None) = (&args.run.textfile, &args.repack.rollback) else { return Ok(()) };
+    let refused = |source| PackError::Refused { reason: format!("--textfile {}: {source}", path.display()) };
+    write_textfile(registry, path).map_err(refused)
 }
 
 /// Completes at SIGTERM or SIGINT.
@@ -117,28 +133,49 @@ async fn terminated() {
 
 /// One run: what was asked for, or with --continuous both.
 async fn round(args: &Args, opened: &Opened) -> Result<bool, PackError> {
-    let now = opened.store.time().await?;
+    let now = opened.connected.store.time().await?;
     let scratch = args.store.resolve()?.0.scratch();
     let config = args.repack_config(scratch);
+    let mut is_clean = args.run.dry_run || clean_up(args, opened, &config.spool).await?;
     if let Some(key) = &args.repack.rollback {
         let outcome = repack::roll_back(&opened.writer, &config, key).await?;
         let is_back = matches!(outcome, Repacked::Swapped(_));
         let text = if is_back { "is back under a new name" } else { "was overtaken by another change; try again" };
         return Ok(print(&format!("{key} {text}")) && is_back);
     }
-    let (mut is_clean, mut oldest) = (true, None);
+    let mut oldest = None;
     if args.task.is_none() {
-        let report: RepackReport = repack::run(&opened.writer, &config, &opened.metrics).await?;
-        is_clean &= tell(args, &report, &report.failures) && report.is_clean();
-        oldest = report.oldest_deletion;
+        let repacked: Result<RepackReport, PackError> = repack::run(&opened.writer, &config, &opened.metrics).await;
+        match repacked {
+            Ok(report) => {
+                is_clean &= tell(args, &report, &report.failures) && report.is_clean();
+                oldest = report.oldest_deletion;
+            }
+            Err(error) if args.collects() => {
+                // What was repacked before may be due all the same.
+                failed(NAME, &error);
+                is_clean = false;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    if matches!(args.task, Some(Task::Gc(_))) || args.run.continuous {
+    if args.collects() {
         let report: GcReport = repack::collect(&opened.writer, &args.gc_config(), &opened.metrics).await?;
         is_clean &= tell(args, &report, &report.failures) && report.is_clean();
         oldest = report.oldest_deletion;
     }
-    opened.metrics.note_oldest(oldest, now);
+    // What lies in a spool may be of a file that was deleted since.
+    let in_spool = packer::oldest_in_spool(&config.spool)?.map(Timestamp::micros);
+    opened.metrics.note_oldest(oldest.into_iter().chain(in_spool).min(), now);
     Ok(is_clean)
+}
+
+/// Takes away what dead runs have left, and pays what zones are owed. False where something could not be paid.
+async fn clean_up(args: &Args, opened: &Opened, spool: &Path) -> Result<bool, PackError> {
+    packer::clear_debris(&opened.connected, spool).await?;
+    let Some(zones) = &opened.connected.zones else { return Ok(true) };
+    let report = packer::pay_debts(zones, spool).await?;
+    Ok(report.is_empty() || (tell(args, &report, &report.failures) && report.failures.is_empty()))
 }
 
 /// Shows a report, and on standard error what failed.
