@@ -24,6 +24,8 @@ REPACK = ["--threshold", "1", "--max-age", "1s"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs that count, of each side (default 5)")
     parser.add_argument("--files", type=int, default=40_000, help="files of 12 KiB (default 40,000)")
+    parser.add_argument("--quick", action="store_true",
+                        help="few files, one run, programs as the tests have them: shows that it works, nothing else")
     parser.set_defaults(bench=bench)
 
 
@@ -116,7 +118,9 @@ def documents(place: Path, count: int) -> list[dict]:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    programs = build()
+    programs = build(arguments.quick)
+    if arguments.quick:
+        arguments.files, arguments.runs = min(arguments.files, 4_000), 1
     scratch = target_directory() / "bench-scratch"
     remove(scratch)
     scratch.mkdir(parents=True)

@@ -164,6 +164,11 @@ impl S3Server {
         &self.endpoint
     }
 
+    /// The name and the secret of the key that may do everything.
+    pub(crate) const fn keys() -> (&'static str, &'static str) {
+        (KEY, SECRET)
+    }
+
     /// A bucket that exists.
     pub const fn bucket(&self) -> &'static str {
         BUCKET

@@ -40,6 +40,7 @@ mod e2e {
     mod real_files;
     mod refusing;
     mod rejecting;
+    mod repacking;
     mod requests;
     mod soaking;
     mod sql;

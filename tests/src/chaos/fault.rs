@@ -27,6 +27,8 @@ pub enum Fault {
     WholeForRange,
     /// The server has done it, and the answer is lost.
     LoseAnswer,
+    /// A write whose condition the server has refused is told as done, as servers do that ignore conditions.
+    IgnoreCondition,
     /// What the object was at first comes instead of what it is.
     Stale,
 }
