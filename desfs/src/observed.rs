@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use desstore::observe::{self, Health, Observer, Registry};
 use desstore::stack::StackMetrics;
+use desstore::{Archive, CacheMetrics};
 
 use crate::config::Config;
 use crate::exit::Failure;
@@ -18,6 +19,7 @@ pub(crate) struct Observed {
     pub(crate) mount: MountMetrics,
     /// Whether it serves.
     pub(crate) health: Arc<MountHealth>,
+    registry: Registry,
     /// Serves until the mount ends.
     _observer: Option<Observer>,
 }
@@ -26,18 +28,27 @@ impl Observed {
     /// Begins to count, and to serve where that is wanted.
     pub(crate) async fn begin(config: &Config) -> Result<Self, Failure> {
         let registry = Registry::new();
-        let broken = |error: prometheus::Error| Failure::internal(format!("metrics: {error}"));
-        let stack = StackMetrics::register(&registry).map_err(broken)?;
-        let mount = MountMetrics::register(&registry, config.source.backend()).map_err(broken)?;
+        let stack = StackMetrics::register(&registry).map_err(|error| broken(&error))?;
+        let mount = MountMetrics::register(&registry, config.source.backend()).map_err(|error| broken(&error))?;
         let health = MountHealth::new(stack.clone());
         let observer = match config.http {
             Some(address) => {
                 let shared: Arc<dyn Health> = Arc::<MountHealth>::clone(&health);
-                let served = observe::serve(address, registry, shared).await;
+                let served = observe::serve(address, registry.clone(), shared).await;
                 Some(served.map_err(|error| Failure::usage(format!("--http {address}: {error}")))?)
             }
             None => None,
         };
-        Ok(Self { stack, mount, health, _observer: observer })
+        Ok(Self { stack, mount, health, registry, _observer: observer })
     }
+
+    /// Counts what the caches of the archive do, too.
+    pub(crate) fn observe_caches(&self, archive: &Arc<Archive>) -> Result<(), Failure> {
+        CacheMetrics::register(&self.registry, archive).map_err(|error| broken(&error))
+    }
+}
+
+/// Only a mistake of ours can cause that.
+fn broken(error: &prometheus::Error) -> Failure {
+    Failure::internal(format!("metrics: {error}"))
 }

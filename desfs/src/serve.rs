@@ -79,6 +79,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
             opened = opening => opened?,
             () = signals.end() => return Err(Failure::interrupted()),
         };
+        observed.observe_caches(&archive)?;
         if config.fake {
             tell_nothing_to_do(config, "everything but the mount is done");
             return Ok(());

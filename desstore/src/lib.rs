@@ -39,9 +39,9 @@ pub mod zones;
 
 pub use adopt::{Adopted, adopt};
 pub use archive::{
-    AheadStats, Archive, ArchiveCacheStats, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Checked, Deleted,
-    Deletion, DeletionRecord, Details, ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder, Lease,
-    ReadOptions, Role, Sample, Standing, Totals, Verdict,
+    AheadStats, Archive, ArchiveCacheStats, ArchiveError, CacheMetrics, CheckEvent, CheckLevel, CheckOptions, Checked,
+    Deleted, Deletion, DeletionRecord, Details, ErasureReceipt, ErasureState, FileEntry, Finding, FindingKind, Holder,
+    Lease, ReadOptions, Role, Sample, Standing, Totals, Verdict,
 };
 pub use cache::{ByteCache, CacheStats};
 pub use clock::{Clock, ManualClock, Randomness, SeededRandom, SystemClock, SystemRandom};

@@ -26,7 +26,7 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// All metrics in the text format of Prometheus.
-fn encode(registry: &Registry) -> Result<Vec<u8>, prometheus::Error> {
+pub(crate) fn encode(registry: &Registry) -> Result<Vec<u8>, prometheus::Error> {
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)

@@ -28,6 +28,7 @@ mod e2e {
     mod legacy;
     mod many_days;
     mod mapping;
+    mod metering;
     mod migrating;
     mod model;
     mod mounting;

@@ -2,19 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 
-use des_tests::{Mount, Packed, desfs, mount_point, run, scratch};
-
-fn ask(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
+use des_tests::{Mount, Packed, ask_http, desfs, free_port, mount_point, run, scratch};
 
 /// The value of the first line that begins so.
 fn value(metrics: &str, line: &str) -> f64 {
@@ -27,21 +17,20 @@ fn a_mount_tells_what_it_does() {
     let packed = Packed::random(311, 20);
     let point = mount_point();
     let mount = Mount::guard(point.path());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
+    let port = free_port();
 
     run(desfs().arg(packed.archive()).arg(point.path()).arg("--http").arg(port.to_string())).success();
     packed.assert_shown_in(mount.path(), &[]);
     let gone = &packed.corpus.files[0];
     fs::remove_file(mount.file(&gone.day, &gone.uid)).unwrap();
 
-    let metrics = ask(&address, "/metrics");
+    let metrics = ask_http(port, "/metrics");
     assert!(value(&metrics, r#"des_retrievals_total{backend="local",status="ok"}"#) > 0.0);
     assert!(value(&metrics, r#"des_retrieval_seconds_count{backend="local"}"#) > 0.0);
     assert!(value(&metrics, r#"des_mount_requests_total{operation="lookup"}"#) > 0.0);
     assert!((value(&metrics, "des_mount_files_deleted_total") - 1.0).abs() < f64::EPSILON);
-    assert!(ask(&address, "/health").starts_with("HTTP/1.1 200"));
-    assert!(ask(&address, "/ready").contains(r#"{"status":"ok"}"#));
+    assert!(ask_http(port, "/health").starts_with("HTTP/1.1 200"));
+    assert!(ask_http(port, "/ready").contains(r#"{"status":"ok"}"#));
 }
 
 #[test]
