@@ -15,6 +15,7 @@ use desfmt::{Date, Timestamp};
 
 use crate::issue::{Issue, Outcome};
 use crate::rows::Row;
+use crate::source::{BucketError, Buckets};
 use crate::source_time::TimeRules;
 
 /// Where rows come from.
@@ -22,7 +23,7 @@ use crate::source_time::TimeRules;
 pub enum Input {
     /// A JSON array of rows, or rows one after the other (JSON lines).
     Manifest {
-        /// The file; standard input where none is given.
+        /// The file, or `s3://BUCKET/KEY`; standard input where none is given.
         file: Option<PathBuf>,
     },
     /// All regular files below a directory.
@@ -112,10 +113,13 @@ pub trait RowSink {
 
 impl Input {
     /// Makes sure that there is something to read, before anything is made for it.
-    pub fn check(&self) -> Result<(), InputError> {
+    pub async fn check(&self, buckets: &Buckets) -> Result<(), InputError> {
         let unreadable = |name: &Path, source| InputError::Unreadable { name: name.to_owned(), source };
         match self {
             Self::Manifest { file: None } | Self::Feed(_) => Ok(()),
+            Self::Manifest { file: Some(file) } if Buckets::holds(file) => {
+                buckets.look_up(file).await.map_err(|reason| unreadable(file, io::Error::other(reason)))
+            }
             Self::Manifest { file: Some(file) } => {
                 std::fs::File::open(file).map(drop).map_err(|source| unreadable(file, source))
             }
@@ -125,9 +129,24 @@ impl Input {
         }
     }
 
-    /// Reads all rows.
-    pub(crate) fn read(&self, rules: &TimeRules, sink: &mut dyn RowSink) -> Result<(), InputError> {
+    /// Reads all rows. A manifest in a bucket is read by `buckets`.
+    pub(crate) fn read(
+        &self,
+        rules: &TimeRules,
+        buckets: Option<&Arc<Buckets>>,
+        sink: &mut dyn RowSink,
+    ) -> Result<(), InputError> {
         match self {
+            Self::Manifest { file: Some(file) } if Buckets::holds(file) => {
+                let opened =
+                    buckets.ok_or_else(|| BucketError::Failed("manifests in buckets cannot be read here".to_owned()));
+                let opened = opened.and_then(|buckets| buckets.stream(file)).map_err(|reason| {
+                    InputError::Unreadable { name: file.clone(), source: io::Error::other(reason) }
+                })?;
+                // What is said relative to the manifest lies in its bucket.
+                let base = file.parent().unwrap_or(file);
+                manifest::read(opened, &manifest::Manifest { name: file, base, rules }, sink)
+            }
             Self::Manifest { file: Some(file) } => {
                 let unreadable = |source| InputError::Unreadable { name: file.clone(), source };
                 let opened = std::fs::File::open(file).map_err(unreadable)?;

@@ -2,6 +2,7 @@
 
 mod buckets;
 mod roots;
+mod stream;
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

@@ -211,7 +211,8 @@ pub async fn writable(
     if single_writer {
         return Ok(Arc::new(SingleWriterStore::new(store)));
     }
-    match store.head(&desfmt::layout::identity()).await {
+    // Not by HEAD, whose answer cannot say what is wrong with bucket or credentials.
+    match store.get(&desfmt::layout::identity(), desfmt::document::DOCUMENT_LEN_MAX).await {
         Ok(_) => connected.demand_conditions(random).await?,
         // What creates the archive tries the one store that it is created in.
         Err(error) if error.kind == StoreErrorKind::NotFound => {

@@ -26,7 +26,7 @@ fn read(json: &str) -> Result<Kept, InputError> {
     let file = dir.path().join("manifest.json");
     fs::write(&file, json).unwrap();
     let mut kept = Kept::default();
-    Input::Manifest { file: Some(file) }.read(&TimeRules::default(), &mut kept)?;
+    Input::Manifest { file: Some(file) }.read(&TimeRules::default(), None, &mut kept)?;
     for row in &mut kept.rows {
         row.source = row.source.strip_prefix(dir.path()).unwrap_or(&row.source).to_owned();
     }
@@ -160,7 +160,7 @@ fn walk(dir: &Path, naming: Naming, except: Option<PathBuf>) -> Kept {
     let dating = Dating::At(Timestamp::from_micros(0));
     let mut kept = Kept::default();
     let input = Input::Directory { root: dir.to_owned(), naming, dating, except };
-    input.read(&TimeRules::default(), &mut kept).unwrap();
+    input.read(&TimeRules::default(), None, &mut kept).unwrap();
     kept.rows.sort_by(|a, b| a.uid.cmp(&b.uid));
     kept
 }
@@ -202,5 +202,5 @@ fn a_name_that_is_not_utf8_is_reported() {
 fn a_directory_that_is_not_there_is_an_error() {
     let (naming, dating) = (Naming::RelativePath, Dating::Modified);
     let input = Input::Directory { root: PathBuf::from("/nowhere/at/all"), naming, dating, except: None };
-    assert!(input.read(&TimeRules::default(), &mut Kept::default()).is_err());
+    assert!(input.read(&TimeRules::default(), None, &mut Kept::default()).is_err());
 }

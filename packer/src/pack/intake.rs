@@ -5,7 +5,7 @@ use std::io;
 
 use desfmt::Date;
 
-use super::Run;
+use super::{Config, Run};
 use crate::error::PackError;
 use crate::input::RowSink;
 use crate::issue::{Issue, IssueLog, Outcome};
@@ -44,7 +44,8 @@ impl Run {
             issues: &self.issues,
             progress: &self.progress,
         };
-        self.config.input.read(&self.config.times, &mut spooling)?;
+        let Config { input, times, sources, .. } = &self.config;
+        input.read(times, sources.buckets.as_ref(), &mut spooling)?;
         let rows = spooling.writer.finish().map_err(|source| PackError::spool("rows", source))?;
         Ok(Intake { rows, days: spooling.days, count: spooling.count })
     }

@@ -1,4 +1,5 @@
-//! Sources that lie in buckets: each is fetched to the local disk when it is opened, and gone when it is closed.
+//! What lies in buckets and not in files: sources, each of which is fetched to the local disk when it is opened and gone
+//! when it is closed, and manifests, which are read as a stream.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +15,7 @@ use desstore::{
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use super::stream::ObjectStream;
 use crate::program::reason_of;
 
 /// What such sources begin with.
@@ -124,6 +126,30 @@ impl Buckets {
     pub async fn remove(&self, uri: &Path) -> Result<(), BucketError> {
         let (store, key) = self.place(uri).await?;
         Ok(store.delete(&key).await?)
+    }
+
+    /// Reads `s3://BUCKET/KEY` from its beginning to its end. Neither is to be called on a thread of the runtime.
+    pub(crate) fn stream(self: &Arc<Self>, uri: &Path) -> Result<ObjectStream, BucketError> {
+        let (buckets, uri) = (Arc::clone(self), uri.to_owned());
+        self.wait(async move {
+            let (store, key, meta) = buckets.find(&uri).await?;
+            Ok(ObjectStream::begin(&buckets.runtime, store, key, meta))
+        })
+    }
+
+    /// Makes sure that `s3://BUCKET/KEY` is there and may be looked at.
+    pub(crate) async fn look_up(&self, uri: &Path) -> Result<(), BucketError> {
+        self.find(uri).await.map(drop)
+    }
+
+    async fn find(&self, uri: &Path) -> Result<(Arc<dyn ObjectStore>, ObjectKey, ObjectMeta), BucketError> {
+        let (store, key) = self.place(uri).await?;
+        let meta = match store.head(&key).await {
+            Ok(meta) => meta,
+            // An answer to HEAD cannot say what is wrong.
+            Err(_) => store.get_tail(&key, 1).await?.meta,
+        };
+        Ok((store, key, meta))
     }
 
     fn wait<T: Send + 'static>(

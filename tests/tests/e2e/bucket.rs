@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use des_tests::{
     ChaosProxy, Corpus, Fault, Kind, Mount, Rule, S3Place, S3Server, Script, TlsFront, contents, desfs, eventually,
-    mount_point, mounts_on, run, run_within, s3_server, scratch, seed,
+    mount_point, mounts_on, run, run_within, s3_server, scratch, seed, shown_name,
 };
 use desfmt::ObjectKey;
 use desstore::conformance::{self, Traits};
-use desstore::{Conditions, ObjectStore, Payload, Randomness, SeededRandom, SystemRandom};
+use desstore::{Conditions, Depth, ObjectStore, Payload, Randomness, SeededRandom, SystemRandom};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
@@ -297,4 +297,70 @@ fn sources_in_buckets_are_packed_like_files() {
 
     assert!(packed.stderr.contains("\"missing\": the source cannot be read"), "{}", packed.stderr);
     corpus.assert_shown_in(Mount::new(Path::new(&archive.uri), &archive.options()).path(), &[]);
+}
+
+#[test]
+fn a_manifest_in_a_bucket_is_packed_like_one_on_disk() {
+    let (place, directory) = (s3_server().place(), scratch());
+    let mut corpus = Corpus::new(&directory.path().join("source"));
+    corpus.add_random(9, 40);
+    // More than one piece of the stream.
+    let padding = "x".repeat(4_000);
+    let mut rows = Vec::new();
+    runtime().block_on(async {
+        let store = place.store().await.below("lists");
+        for (number, file) in corpus.files.iter().enumerate() {
+            let mut row = file.row();
+            row["padding"] = padding.clone().into();
+            if number % 4 == 0 {
+                // Beside the manifest.
+                let key = ObjectKey::new(&format!("files/{number}.bin")).unwrap();
+                store.put(&key, Payload::Bytes(file.bytes.clone().into())).await.unwrap();
+                row["source_path"] = key.as_str().into();
+            }
+            rows.push(row);
+        }
+        for number in 0..3_000 {
+            let mut row = corpus.files[1].row();
+            row["uid"] = format!("same-{number}").into();
+            row["padding"] = padding.clone().into();
+            rows.push(row);
+        }
+        let lines: Vec<String> = rows.iter().map(ToString::to_string).collect();
+        for (name, text) in [
+            ("array.json", serde_json::to_string(&rows).unwrap()),
+            ("lines.jsonl", lines.join("\n")),
+            ("broken.json", lines[..7].join("\n") + "\n{\"uid\": "),
+        ] {
+            store.put(&ObjectKey::new(name).unwrap(), Payload::Bytes(text.into())).await.unwrap();
+        }
+    });
+    let archive = s3_server().place();
+    let pack = |name: &str| {
+        let mut pack = archive.program("des-pack");
+        pack.arg("--input-json").arg(format!("{}/lists/{name}", place.uri));
+        run(&mut pack)
+    };
+
+    let broken = pack("broken.json").exits(1);
+    assert!(broken.stderr.contains("/lists/broken.json: row 8: not a manifest"), "{}", broken.stderr);
+    let missing = pack("missing.json").exits(1);
+    assert!(missing.one_line_of_reason().contains("/lists/missing.json"), "{}", missing.stderr);
+    assert!(
+        runtime().block_on(async {
+            archive.store().await.list("", Depth::Recursive, None).await.unwrap().objects.is_empty()
+        })
+    );
+
+    let first = pack("array.json").success();
+    let second = pack("lines.jsonl").success();
+
+    assert!(first.stdout.contains("packed     3040 files"), "{}", first.stdout);
+    assert!(second.stdout.contains("present    3040"), "{}", second.stdout);
+    let mount = Mount::new(Path::new(&archive.uri), &archive.options());
+    let found = contents(mount.path());
+    assert_eq!(found.len(), 3_040);
+    for file in &corpus.files {
+        assert_eq!(found[&Path::new(&file.day).join(shown_name(&file.uid))], file.bytes, "{}", file.uid);
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) observe: ObserveArgs,
 
-    /// A manifest, or - for standard input: a JSON array of `{uid, created_at, size_bytes, source_path}`, or such objects
+    /// A manifest, which may be `s3://BUCKET/KEY`, or - for standard input: a JSON array of `{uid, created_at, size_bytes, source_path}`, or such objects
     /// one after the other. A row may hold `metadata`, an object; other keys are ignored. Relative paths are relative to
     /// the manifest.
     #[arg(long, value_name = "FILE", help_heading = "What and where")]
@@ -228,9 +228,6 @@ impl Args {
         let input = match (input_json, input_dir) {
             (Some(file), None) => {
                 let file = Some(file).filter(|file| file.as_os_str() != "-");
-                if file.as_ref().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with("s3://")) {
-                    return Err(S3_REFUSAL.to_owned());
-                }
                 Input::Manifest { file }
             }
             (None, Some(root)) => {
@@ -271,8 +268,6 @@ impl Args {
     }
 }
 
-const S3_REFUSAL: &str = "manifests on S3 are not read yet; copy it or pipe it to --input-json -";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,7 +307,6 @@ mod tests {
             ("--archive s3://b/p --input-dir d", "no name of a bucket"),
             ("--archive s3://bucket --endpoint x --input-dir d", "endpoint"),
             ("--archive s3://bucket --format 2 --input-dir d", "local directory"),
-            ("--archive a --input-json s3://b/m", "S3 are not read yet"),
             ("--archive http://x --input-dir d", "local directories"),
             ("--archive a --input-dir d --worker 4/3", "I/N"),
             ("--archive a --input-dir d --worker 0/0", "I/N"),

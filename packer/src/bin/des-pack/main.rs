@@ -12,7 +12,7 @@ use clap::Parser;
 use desstore::observe::Registry;
 use desstore::stack::StackMetrics;
 use desstore::zones::ZoneStore;
-use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, Surroundings, SystemClock, SystemRandom};
+use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, StoreOptions, Surroundings, SystemClock, SystemRandom};
 use packer::pack::Config;
 use packer::program::{DONE, FAILED, failed, misused, reason_of, runtime};
 use packer::{Buckets, PackError, PackMetrics, Progress, Report, broken};
@@ -56,14 +56,13 @@ fn tell(report: &Report) -> u8 {
 }
 
 fn run(request: Request) -> Result<Report, PackError> {
-    request.config.input.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let registry = Registry::new();
     let stack = StackMetrics::register(&registry).map_err(broken)?;
     let progress = Arc::new(Progress::counting(PackMetrics::register(&registry).map_err(broken)?));
     let observe = request.observe.clone();
     let result = if let (2, Some(directory)) = (request.format, request.archive.local_path()) {
-        run_flat(request.config, directory, &clock, progress)
+        run_flat(request.config, &request.options, directory, &clock, &stack, progress)
     } else {
         runtime()?.block_on(async {
             let _observer = observe.serve(&registry, &stack).await?;
@@ -85,6 +84,7 @@ async fn run_archive(
     let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom)).counting(stack.clone());
     let (options, spool) = (request.options.clone(), request.config.spool.clone());
     let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings.clone(), spool.clone());
+    request.config.input.check(&buckets).await?;
     request.config.sources.buckets = Some(Arc::new(buckets));
     let Opened { store, local, zones } = open_store(&request, &surroundings).await?;
     let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
@@ -151,12 +151,18 @@ async fn open_store(request: &Request, surroundings: &Surroundings) -> Result<Op
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.
 fn run_flat(
-    config: Config,
+    mut config: Config,
+    options: &StoreOptions,
     directory: &Path,
     clock: &Arc<dyn Clock>,
+    stack: &StackMetrics,
     progress: Arc<Progress>,
 ) -> Result<Report, PackError> {
     let runtime = runtime()?;
+    let surroundings = Surroundings::new(Arc::clone(clock), Arc::new(SystemRandom)).counting(stack.clone());
+    let buckets = Buckets::new(runtime.handle().clone(), options.clone(), surroundings, config.spool.clone());
+    runtime.block_on(config.input.check(&buckets))?;
+    config.sources.buckets = Some(Arc::new(buckets));
     let shown = runtime.spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
     let result = packer::flat::run(config, directory, clock.as_ref(), progress);
     shown.abort();
