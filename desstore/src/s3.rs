@@ -7,6 +7,7 @@
 //! a version the one that was named. `docs/s3.md` tells what servers are known to get wrong.
 
 mod client;
+mod credentials;
 mod date;
 mod failure;
 mod listing;
@@ -55,7 +56,7 @@ impl S3Store {
         options: &StoreOptions,
         surroundings: &Surroundings,
     ) -> Result<Self, ConnectError> {
-        let client::Clients { client, uploads } = client::connect(location, options).await?;
+        let client::Clients { client, uploads } = client::connect(location, options, &surroundings.clock).await?;
         let server = options.endpoint.clone().unwrap_or_else(|| "AWS".to_owned());
         let (location, options, surroundings) = (location.clone(), options.clone(), surroundings.clone());
         Ok(Self { shared: Arc::new(Shared { location, options, surroundings, client, uploads, server }) })

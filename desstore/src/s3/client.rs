@@ -1,7 +1,11 @@
 //! From options to clients of the SDK.
 
+use std::sync::Arc;
+
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -11,6 +15,8 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
+use super::credentials::{FileCredentials, profile_files};
+use crate::clock::Clock;
 use crate::location::{ConnectError, S3Location, StoreOptions};
 use crate::stack;
 
@@ -22,11 +28,21 @@ pub(super) struct Clients {
     pub(super) uploads: Client,
 }
 
-pub(super) async fn connect(location: &S3Location, options: &StoreOptions) -> Result<Clients, ConnectError> {
+pub(super) async fn connect(
+    location: &S3Location,
+    options: &StoreOptions,
+    clock: &Arc<dyn Clock>,
+) -> Result<Clients, ConnectError> {
     let refused = |reason: String| ConnectError::Options { place: location.to_string(), reason };
     demand_encryption(options).map_err(refused)?;
     let http = http_client(options).map_err(refused)?;
-    let loaded = loader(options, http).map_err(refused)?.load().await;
+    let mut loaded = loader(options, http.clone()).map_err(refused)?.load().await;
+    if let Some(file) = &options.credentials_file {
+        let config = ProviderConfig::without_region().with_region(loaded.region().cloned()).with_http_client(http);
+        let (file, profile, clock) = (file.clone(), options.profile.clone(), Arc::clone(clock));
+        let credentials = SharedCredentialsProvider::new(FileCredentials { file, profile, config, clock });
+        loaded = loaded.into_builder().credentials_provider(credentials).build();
+    }
     if loaded.region().is_none() {
         return Err(refused(
             "no region is known; say region=NAME (or AWS_REGION, or a profile that names one)".to_owned(),
@@ -80,15 +96,6 @@ fn loader(options: &StoreOptions, http: SharedHttpClient) -> Result<ConfigLoader
         }
         (None, None) => loader,
     })
-}
-
-#[expect(deprecated, reason = "the type's new home is a crate for the SDK's own use")]
-fn profile_files(credentials: &std::path::Path) -> aws_config::profile::profile_file::ProfileFiles {
-    use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
-    ProfileFiles::builder()
-        .include_default_config_file(true)
-        .with_file(ProfileFileKind::Credentials, credentials)
-        .build()
 }
 
 fn http_client(options: &StoreOptions) -> Result<SharedHttpClient, String> {
@@ -151,6 +158,37 @@ mod tests {
             options.set("endpoint", Some(endpoint)).unwrap();
             options.insecure = insecure;
             assert_eq!(demand_encryption(&options).is_ok(), is_accepted, "{endpoint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bucket_stands_in_the_path_or_in_the_host_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("credentials");
+        std::fs::write(&file, "[default]\naws_access_key_id = key\naws_secret_access_key = secret\n").unwrap();
+        let location = S3Location { bucket: "bucket".to_owned(), prefix: String::new() };
+        let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock::new());
+        let own = Some("https://s3.example.org:9000");
+        for (endpoint, path_style, expected) in [
+            (None, None, "https://bucket.s3.eu-central-1.amazonaws.com/a/key?"),
+            (None, Some(true), "https://s3.eu-central-1.amazonaws.com/bucket/a/key?"),
+            (own, None, "https://s3.example.org:9000/bucket/a/key?"),
+            (own, Some(false), "https://bucket.s3.example.org:9000/a/key?"),
+        ] {
+            let options = StoreOptions {
+                endpoint: endpoint.map(str::to_owned),
+                region: Some("eu-central-1".to_owned()),
+                credentials_file: Some(file.clone()),
+                path_style,
+                ..StoreOptions::default()
+            };
+            let clients = connect(&location, &options, &clock).await.unwrap();
+            let minute = aws_sdk_s3::presigning::PresigningConfig::expires_in(std::time::Duration::from_mins(1));
+
+            let request = clients.client.get_object().bucket("bucket").key("a/key").presigned(minute.unwrap()).await;
+
+            let request = request.unwrap();
+            assert!(request.uri().starts_with(expected), "{endpoint:?} {path_style:?}: {}", request.uri());
         }
     }
 
