@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use desstore::{Checked, Clock, Finding, SystemClock, Verdict};
 
-use crate::cli::CheckArguments;
+use crate::cli::{CheckArguments, environment};
+use crate::environment::Asked;
 use crate::exit::Failure;
-use crate::options::MountOptions;
-use crate::source::{OpenError, Source};
+use crate::source::OpenError;
 
 /// Does what the arguments say and writes the findings. Fails where nothing could be checked.
 pub fn run(arguments: &CheckArguments, out: &mut (dyn Write + Send + Sync)) -> Result<ExitCode, Failure> {
-    let CheckArguments { source: source_text, options, newest } = arguments;
-    let options = MountOptions::parse(options.iter().map(String::as_str), false)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    let source = Source::parse(source_text)?;
+    let CheckArguments { source, options, newest } = arguments;
+    let Asked { text: source_text, source, options } = Asked::new(source.clone(), options, false, &environment)?;
+    let source_text = source_text.as_str();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -109,12 +109,14 @@ pub enum LogFormat {
 #[command(
     name = "desfs",
     version,
+    allow_missing_positional = true,
     after_help = "Besides: desfs path UID CREATED_AT says where a file is, desfs check SOURCE what is wrong with a source.\n\n\
                   See docs/mount.md for all options and docs/semantics.md for what the mount shows."
 )]
 pub struct Arguments {
-    /// The archive: a directory, or `s3://BUCKET/PREFIX`
-    pub source: String,
+    /// The archive: a directory, `s3://BUCKET/PREFIX`, or a configuration file; where it is left out, what the environment
+    /// says (`DES_ARCHIVE`, `DES_CONFIG` and others)
+    pub source: Option<String>,
 
     /// The directory to mount it on
     pub mount_point: PathBuf,
@@ -187,8 +189,9 @@ pub struct Arguments {
 #[derive(Debug, Clone, Parser)]
 #[command(name = "desfs check", bin_name = "desfs check", version)]
 pub struct CheckArguments {
-    /// The archive: a directory, or `s3://BUCKET/PREFIX`
-    pub source: String,
+    /// The archive: a directory, `s3://BUCKET/PREFIX`, or a configuration file; where it is left out, what the environment
+    /// says
+    pub source: Option<String>,
 
     /// Mount options, so that the line of a mount can be checked as it is; only the number of bits matters
     #[arg(short = 'o', value_name = "OPTIONS")]
@@ -228,9 +231,13 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_has_the_exit_code_that_its_reader_expects() {
-        for (line, exit_code) in
-            [("desfs", 1), ("desfs path", 2), ("desfs check", 2), ("desfs --help", 0), ("desfs path --help", 0)]
-        {
+        for (line, exit_code) in [
+            ("desfs", 1),
+            ("desfs path", 2),
+            ("desfs check --newest", 2),
+            ("desfs --help", 0),
+            ("desfs path --help", 0),
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code, exit_code, "{line}");
         }
     }

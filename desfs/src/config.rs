@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::cli::{Arguments, LogFormat};
+use crate::cli::{Arguments, LogFormat, environment};
+use crate::environment::Asked;
 use crate::exit::Failure;
 use crate::options::MountOptions;
 use crate::source::Source;
@@ -11,7 +12,7 @@ use crate::source::Source;
 /// One run of desfs.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The source as typed, for the mount table.
+    /// The source as typed, for the mount table; what the environment says where nothing was typed.
     pub source_text: String,
     /// The same, understood.
     pub source: Source,
@@ -62,7 +63,7 @@ impl Config {
     pub fn new(arguments: Arguments) -> Result<Self, Failure> {
         // Taken apart, so that an argument that is forgotten here does not compile.
         let Arguments {
-            source: source_text,
+            source,
             mount_point,
             options,
             foreground,
@@ -86,8 +87,7 @@ impl Config {
         if namespace.is_some() {
             return Err(Failure::usage("-N is not built; enter the namespace with nsenter(1) and mount there"));
         }
-        let options = MountOptions::parse(options.iter().map(String::as_str), sloppy)
-            .map_err(|error| Failure::usage(error.to_string()))?;
+        let Asked { text: source_text, source, options } = Asked::new(source, &options, sloppy, &environment)?;
         let role = match (reports, foreground, attached) {
             _ if attach => Role::Attacher,
             (true, ..) => Role::Background,
@@ -95,7 +95,6 @@ impl Config {
             (false, true, false) => Role::Foreground,
             (false, false, _) => Role::Starter,
         };
-        let source = Source::parse(&source_text)?;
         Ok(Self {
             source_text,
             source,

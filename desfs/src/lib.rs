@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod environment;
 pub mod exit;
 pub mod fuse;
 pub mod handover;

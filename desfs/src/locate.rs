@@ -7,11 +7,10 @@ use desfmt::legacy::LegacyName;
 use desfmt::{BucketBits, Date, Group, RoutingError, Uid, UidError, bucket_of, layout};
 use desstore::{Clock, SystemClock};
 
-use crate::cli::PathArguments;
+use crate::cli::{PathArguments, environment};
+use crate::environment::Asked;
 use crate::exit::Failure;
 use crate::names::{Naming, whole_name};
-use crate::options::MountOptions;
-use crate::source::Source;
 
 /// Where a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,18 +98,17 @@ pub fn run(arguments: &PathArguments) -> Result<String, Failure> {
 }
 
 fn examine(source: &str, options: &[String], bits: Option<BucketBits>) -> Result<Known, Failure> {
-    let mut options = MountOptions::parse(options.iter().map(String::as_str), false)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let Asked { text, source, mut options } = Asked::new(Some(source.to_owned()), options, false, &environment)?;
     options.legacy_bits = bits.unwrap_or(options.legacy_bits);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::system(format!("no threads: {error}")))?;
-    let archive = runtime.block_on(Source::parse(source)?.open(&options, clock))?.archive;
+    let archive = runtime.block_on(source.open(&options, clock))?.archive;
     match bits {
         Some(bits) if bits != archive.bits() => Err(Failure::usage(format!(
-            "--n-bits {}: the archive {source} has {} bits",
+            "--n-bits {}: the archive {text} has {} bits",
             bits.get(),
             archive.bits().get()
         ))),

@@ -212,14 +212,18 @@ impl MountOptions {
     /// Reads the arguments of all `-o`, each a list separated by commas. Later ones win. With `sloppy`, unknown
     /// options are ignored.
     pub fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>, sloppy: bool) -> Result<Self, OptionError> {
-        let mut options = Self::default();
+        Self::default().and(arguments, sloppy)
+    }
+
+    /// The same, beginning with options that are set already.
+    pub fn and<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>, sloppy: bool) -> Result<Self, OptionError> {
         for option in arguments.into_iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
-            match options.apply(option) {
+            match self.apply(option) {
                 Err(OptionError::Unknown { .. }) if sloppy => {}
                 result => result?,
             }
         }
-        Ok(options)
+        Ok(self)
     }
 
     fn apply(&mut self, option: &str) -> Result<(), OptionError> {

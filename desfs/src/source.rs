@@ -17,7 +17,7 @@ use crate::limits::DISK_CACHE_SHARE;
 use crate::memory::{self, Cgroup};
 use crate::options::MountOptions;
 
-/// Where an archive lies, and how it is reached if a configuration file says so.
+/// Where an archive lies, and how it is reached if that is said with it, as by a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source(Location, Option<StoreOptions>);
 
@@ -76,9 +76,20 @@ impl Source {
             .map_err(|error| Failure::usage(format!("source {error}")))
     }
 
-    fn configured(path: &Path) -> Result<Self, ConfigError> {
+    /// Understands a configuration file.
+    pub(crate) fn configured(path: &Path) -> Result<Self, ConfigError> {
         let (location, options) = ArchiveConfig::load(path, &environment)?.place(path)?;
-        Ok(Self(location, Some(options)))
+        Ok(Self::placed(location, options))
+    }
+
+    /// A place of which it is known how it is reached.
+    pub(crate) const fn placed(location: Location, options: StoreOptions) -> Self {
+        Self(location, Some(options))
+    }
+
+    /// True for a bucket of which the options of the mount say how it is reached.
+    pub(crate) const fn takes_options(&self) -> bool {
+        matches!(self, Self(Location::S3(_), None))
     }
 
     /// How the place is reached: as the configuration file says, or else the options of the mount.
@@ -87,7 +98,7 @@ impl Source {
             None => Ok(&options.store),
             Some(configured) if options.store == StoreOptions::default() => Ok(configured),
             Some(_) => Err(Failure::usage(
-                "the source is a configuration file; options of a store stand in it and not behind -o",
+                "a configuration file, or the environment, says where the archive lies; it says how it is reached too, and not behind -o",
             )),
         }
     }
