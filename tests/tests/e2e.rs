@@ -18,6 +18,7 @@ mod e2e {
     mod checking;
     mod clients;
     mod deleting;
+    mod denying;
     mod directories;
     mod ending;
     mod failing_over;

@@ -11,6 +11,8 @@ pub enum Fault {
     Delay(Duration),
     /// The server is not asked; this status comes instead, with `Retry-After` in seconds.
     Status(u16, Option<u32>),
+    /// The server is not asked; it is said that the bucket lies in this region.
+    OtherRegion(&'static str),
     /// The connection is closed without an answer; the server is not asked.
     Close,
     /// The body breaks off half-way.
@@ -42,6 +44,8 @@ pub struct Rule {
     pub kinds: Vec<Kind>,
     /// To requests whose path or query holds this.
     pub holds: String,
+    /// To requests whose credential (`KEY/DATE/REGION/s3/aws4_request`) holds this.
+    pub signed: String,
     /// To how many of a million of them.
     pub per_million: u64,
     /// At most so often.
@@ -51,7 +55,14 @@ pub struct Rule {
 impl Rule {
     /// To every request.
     pub fn always(fault: Fault) -> Self {
-        Self { fault, kinds: Vec::new(), holds: String::new(), per_million: 1_000_000, times_max: None }
+        Self {
+            fault,
+            kinds: Vec::new(),
+            holds: String::new(),
+            signed: String::new(),
+            per_million: 1_000_000,
+            times_max: None,
+        }
     }
 
     /// To so many of a hundred requests.
@@ -69,6 +80,11 @@ impl Rule {
         Self { holds: holds.to_owned(), ..self }
     }
 
+    /// Only to requests whose credential holds a text: a key, a region.
+    pub fn signed(self, signed: &str) -> Self {
+        Self { signed: signed.to_owned(), ..self }
+    }
+
     /// Only to the first ones.
     pub fn times(self, times_max: u64) -> Self {
         Self { times_max: Some(times_max), ..self }
@@ -77,6 +93,7 @@ impl Rule {
     /// True when it is about this request.
     pub(super) fn fits(&self, asked: &Asked) -> bool {
         let is_kind = self.kinds.is_empty() || self.kinds.contains(&asked.kind);
-        is_kind && (asked.path.contains(&self.holds) || asked.query.contains(&self.holds))
+        let is_there = asked.path.contains(&self.holds) || asked.query.contains(&self.holds);
+        is_kind && is_there && asked.credential().contains(&self.signed)
     }
 }

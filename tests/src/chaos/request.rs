@@ -1,6 +1,6 @@
 //! What a request asks for, seen from outside.
 
-use hyper::header::{IF_NONE_MATCH, RANGE};
+use hyper::header::{AUTHORIZATION, HeaderMap, IF_NONE_MATCH, RANGE};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
@@ -48,6 +48,8 @@ pub struct Asked {
     pub query: String,
     /// The `Range`.
     pub range: Option<String>,
+    /// All headers.
+    headers: HeaderMap,
 }
 
 impl Asked {
@@ -56,7 +58,19 @@ impl Asked {
         let range = parts.headers.get(RANGE).and_then(|range| range.to_str().ok()).map(str::to_owned);
         let is_conditional = parts.headers.contains_key(IF_NONE_MATCH);
         let kind = kind_of(&parts.method, &query, range.is_some(), is_conditional);
-        Self { kind, path: path_of(&parts.uri), query, range }
+        Self { kind, path: path_of(&parts.uri), query, range, headers: parts.headers.clone() }
+    }
+
+    /// A header, if it was sent.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Who signed for which region, as `KEY/DATE/REGION/s3/aws4_request`.
+    pub(super) fn credential(&self) -> &str {
+        let signed = self.headers.get(AUTHORIZATION).and_then(|signed| signed.to_str().ok()).unwrap_or_default();
+        let credential = signed.split_once("Credential=").map_or("", |(_, rest)| rest);
+        credential.split(',').next().unwrap_or_default()
     }
 }
 

@@ -80,6 +80,13 @@ async fn answer(state: Arc<State>, link: Link, request: Request<Incoming>) -> Re
             state.note(seen);
             return Ok(refusal(*status, *after));
         }
+        Some(Fault::OtherRegion(region)) => {
+            seen.status = Some(301);
+            state.note(seen);
+            let mut response = refusal(301, None);
+            response.headers_mut().insert("x-amz-bucket-region", HeaderValue::from_static(region));
+            return Ok(response);
+        }
         Some(_) | None => {}
     }
     let Some((parts, body)) = ask(&state, &link, request).await else {
@@ -149,6 +156,7 @@ fn refusal(status: u16, after: Option<u32>) -> Response<Flow> {
         500 => "InternalError",
         403 => "AccessDenied",
         400 => "ExpiredToken",
+        301 => "PermanentRedirect",
         _ => "Refused",
     };
     let text = format!("<Error><Code>{code}</Code><Message>as the script says</Message></Error>");
