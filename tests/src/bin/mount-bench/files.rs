@@ -26,7 +26,7 @@ pub(crate) fn make(directory: &Path, files: u32, size: u64) -> Result<Outcome, F
         parts.into_iter().try_for_each(|part| part.join().map_err(|_| "a writer panicked")?)
     })?;
     let operations = usize::try_from(files)?;
-    Ok(Outcome { operations, bytes: u64::from(files) * size, elapsed: began.elapsed(), latencies: Vec::new() })
+    Ok(Outcome { operations, bytes: u64::from(files) * size, elapsed: began.elapsed(), ..Outcome::default() })
 }
 
 fn write(directory: &Path, number: u32, size: u64, words: &[String]) -> Result<(), Failure> {

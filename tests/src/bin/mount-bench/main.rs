@@ -1,4 +1,4 @@
-//! The client side of `scripts/bench mount`: makes data sets and measures how fast they are read. Costs so little itself
+//! The client side of `scripts/bench mount` and `scripts/bench s3`: makes data sets and measures how fast they are read. Costs so little itself
 //! that what is measured is the file system. Prints one line of JSON.
 
 #![expect(
@@ -12,6 +12,7 @@ mod decode;
 mod files;
 mod numbers;
 mod outcome;
+mod ranges;
 mod read;
 
 use std::path::PathBuf;
@@ -84,6 +85,11 @@ enum Task {
         #[command(flatten)]
         load: Load,
     },
+    /// Sends range requests for the shards of an archive in a bucket.
+    Ranges {
+        #[command(flatten)]
+        asked: ranges::Ranges,
+    },
 }
 
 fn main() -> Result<(), Failure> {
@@ -93,6 +99,7 @@ fn main() -> Result<(), Failure> {
         Task::Pread { file, operations, seed } => read::places(&file, operations, seed)?,
         Task::Sequential { file } => read::sequential(&file)?,
         Task::Decode { archive, date, load } => decode::many(&archive, date, &load)?,
+        Task::Ranges { asked } => ranges::send(&asked)?,
     };
     println!("{outcome}");
     Ok(())

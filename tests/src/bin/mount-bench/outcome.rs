@@ -9,6 +9,8 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// How much was done in which time.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
+    /// Objects that there are, where that is asked for.
+    pub(crate) objects: usize,
     pub(crate) operations: usize,
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
@@ -28,6 +30,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = Self { latencies: self.latencies.clone(), ..Self::default() };
         let json = serde_json::json!({
+            "objects": self.objects,
             "operations": self.operations,
             "bytes": self.bytes,
             "seconds": self.elapsed.as_secs_f64(),

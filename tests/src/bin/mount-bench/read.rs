@@ -93,7 +93,7 @@ pub(crate) fn places(path: &Path, operations: usize, seed: u64) -> Result<Outcom
         }
     }
     let bytes = u64::try_from(operations)? * u64::from(PLACE_BYTES);
-    Ok(Outcome { operations, bytes, elapsed: began.elapsed(), latencies: Vec::new() })
+    Ok(Outcome { operations, bytes, elapsed: began.elapsed(), ..Outcome::default() })
 }
 
 /// Reads a file as a whole.
@@ -106,7 +106,7 @@ pub(crate) fn sequential(path: &Path) -> Result<Outcome, Failure> {
         let len = rustix::io::read(&file, buffer.as_mut_slice())?;
         elapsed = began.elapsed().max(elapsed);
         if len == 0 {
-            return Ok(Outcome { operations, bytes, elapsed, latencies: Vec::new() });
+            return Ok(Outcome { operations, bytes, elapsed, ..Outcome::default() });
         }
         operations += 1;
         bytes += u64::try_from(len)?;
