@@ -297,7 +297,7 @@ fn sources_in_buckets_are_packed_like_files() {
 
     let packed = run(&mut pack).exits(1);
 
-    assert!(packed.stderr.contains("\"missing\": the source cannot be read"), "{}", packed.stderr);
+    assert!(packed.stderr.contains("\"missing\": the source does not exist"), "{}", packed.stderr);
     corpus.assert_shown_in(Mount::new(Path::new(&archive.uri), &archive.options()).path(), &[]);
 }
 
