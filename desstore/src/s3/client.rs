@@ -98,7 +98,7 @@ fn loader(options: &StoreOptions, http: SharedHttpClient) -> Result<ConfigLoader
     })
 }
 
-fn http_client(options: &StoreOptions) -> Result<SharedHttpClient, String> {
+pub(super) fn http_client(options: &StoreOptions) -> Result<SharedHttpClient, String> {
     let mut trusted = TrustStore::empty().with_native_roots(!rustls_native_certs::load_native_certs().certs.is_empty());
     if let Some(file) = &options.ca_file {
         let shown = file.display();

@@ -71,7 +71,9 @@ mod tests {
     use desfmt::Timestamp;
 
     use super::*;
+    use crate::StoreOptions;
     use crate::clock::ManualClock;
+    use crate::s3::client::http_client;
 
     fn written(file: &Path, key: &str) {
         let text = format!("[des]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
@@ -83,7 +85,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("credentials");
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
-        let config = ProviderConfig::without_region();
+        let http = http_client(&StoreOptions::default()).unwrap();
+        let config = ProviderConfig::without_region().with_http_client(http);
         let credentials = FileCredentials { file: file.clone(), profile: Some("des".to_owned()), config, clock };
 
         for key in ["first", "second"] {

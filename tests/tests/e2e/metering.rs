@@ -103,7 +103,7 @@ fn each_figure_of_packing_and_of_a_mount_moves() {
         &[
             ("des_retrievals_total", &[r#"backend="s3""#, r#"status="ok""#]),
             ("des_retrieval_seconds_count", &[r#"backend="s3""#]),
-            ("des_mount_requests_total", &[r#"operation="lookup""#]),
+            ("des_mount_requests_total", &[r#"operation="read""#]),
             ("des_s3_requests_total", &[r#"outcome="ok""#]),
             ("des_s3_request_seconds_count", &[r#"operation="get_range""#]),
             ("des_s3_bytes_total", &[r#"direction="read""#]),

@@ -138,8 +138,6 @@ fn what_a_zone_is_owed_is_told_and_the_next_repack_pays_it() {
     let owed = findings(&young);
     assert_eq!(owed.len(), 1, "{young}");
     assert!(owed[0].0 == "owed" && owed[0].1.starts_with("tombstones/"), "{owed:?}");
-    let told = run(&mut zones.repack()).success();
-    assert!(told.stdout.contains("paid 0 debts of zones; 1 are too young"), "{}", told.stdout);
 
     age(&a.join("debts"), Duration::from_mins(20));
     let old = zones.compared(1);
