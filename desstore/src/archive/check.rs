@@ -247,12 +247,19 @@ impl Check<'_> {
     }
 
     fn find(&mut self, finding: &Finding) {
-        match finding.verdict {
-            Verdict::Wrong => self.checked.wrong = self.checked.wrong.saturating_add(1),
-            Verdict::Unchecked => self.checked.unchecked = self.checked.unchecked.saturating_add(1),
+        self.checked.count(finding.verdict);
+        (self.tell)(CheckEvent::Found(finding));
+    }
+}
+
+impl Checked {
+    /// Counts a finding.
+    pub(crate) const fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Wrong => self.wrong = self.wrong.saturating_add(1),
+            Verdict::Unchecked => self.unchecked = self.unchecked.saturating_add(1),
             Verdict::Harmless => {}
         }
-        (self.tell)(CheckEvent::Found(finding));
     }
 }
 

@@ -379,11 +379,7 @@ impl Comparison<'_> {
     }
 
     fn find(&mut self, finding: &Finding) {
-        match finding.verdict {
-            Verdict::Wrong => self.checked.wrong = self.checked.wrong.saturating_add(1),
-            Verdict::Unchecked => self.checked.unchecked = self.checked.unchecked.saturating_add(1),
-            Verdict::Harmless => {}
-        }
+        self.checked.count(finding.verdict);
         (self.tell)(CheckEvent::Found(finding));
     }
 }
