@@ -45,8 +45,9 @@ fn main() {
     println!("{}", proxy.endpoint());
     for _line in std::io::stdin().lines() {
         let seen = proxy.take_seen();
-        let parts: Vec<String> = counts(&seen).iter().map(|(kind, count)| format!("\"{kind:?}\": {count}")).collect();
         let bytes: u64 = seen.iter().map(|one| one.bytes).sum();
-        println!("{{\"requests\": {}, \"bytes\": {bytes}, {}}}", seen.len(), parts.join(", "));
+        let mut parts = vec![format!("\"requests\": {}, \"bytes\": {bytes}", seen.len())];
+        parts.extend(counts(&seen).iter().map(|(kind, count)| format!("\"{kind:?}\": {count}")));
+        println!("{{{}}}", parts.join(", "));
     }
 }

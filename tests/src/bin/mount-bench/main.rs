@@ -88,7 +88,7 @@ enum Task {
     /// Sends range requests for the shards of an archive in a bucket.
     Ranges {
         #[command(flatten)]
-        asked: ranges::Ranges,
+        asked: ranges::Asked,
     },
 }
 

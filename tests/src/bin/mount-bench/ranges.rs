@@ -15,7 +15,7 @@ use crate::outcome::{Failure, Outcome};
 
 /// What is asked for.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Ranges {
+pub(crate) struct Asked {
     /// The archive, `s3://BUCKET/PREFIX`.
     uri: String,
     #[arg(long)]
@@ -44,7 +44,7 @@ struct Place<'a> {
 }
 
 /// Sends the requests.
-pub(crate) fn send(asked: &Ranges) -> Result<Outcome, Failure> {
+pub(crate) fn send(asked: &Asked) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let store = connect(asked).await?;
@@ -66,7 +66,7 @@ pub(crate) fn send(asked: &Ranges) -> Result<Outcome, Failure> {
     })
 }
 
-async fn connect(asked: &Ranges) -> Result<S3Store, Failure> {
+async fn connect(asked: &Asked) -> Result<S3Store, Failure> {
     let Location::S3(location) = Location::parse(&asked.uri)? else {
         return Err(format!("{} is no bucket", asked.uri).into());
     };
@@ -90,7 +90,7 @@ fn whole(objects: &[ObjectMeta], size: u64) -> Vec<Place<'_>> {
     places
 }
 
-fn random<'a>(objects: &'a [ObjectMeta], asked: &Ranges) -> Vec<Place<'a>> {
+fn random<'a>(objects: &'a [ObjectMeta], asked: &Asked) -> Vec<Place<'a>> {
     let mut numbers = Numbers::new(asked.seed);
     let count = u64::try_from(objects.len()).unwrap_or(u64::MAX);
     let mut places = Vec::new();
