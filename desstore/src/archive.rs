@@ -24,6 +24,7 @@ mod shard;
 mod tests;
 mod tombstones;
 mod totals;
+mod windows;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use desfmt::ShardId;
+use desfmt::{Birth, ShardId};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 
@@ -129,6 +129,28 @@ impl Ahead {
         }
         state.watch(step, turn, now);
         None
+    }
+
+    /// True, once, when all that is left of a shard for the reader who was there last is at hand or on its way, and he goes
+    /// from file to file.
+    pub(crate) fn is_leaving(&self, shard: ShardId) -> bool {
+        let mut state = self.state();
+        let latest = state.walks.iter_mut().filter(|walk| walk.shard() == shard).max_by_key(|walk| walk.turn());
+        latest.is_some_and(Walk::leaves)
+    }
+
+    /// Expects a reader at the beginning of a shard, with its first file, and says what is to be fetched for him.
+    pub(crate) fn enter(&self, shard: ShardId, first: Birth, frames: u32) -> Option<Wish> {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        if state.walks.len() >= WALKS_MAX || state.walks.iter().any(|walk| walk.shard() == shard) {
+            return None;
+        }
+        state.turns = state.turns.saturating_add(1);
+        let walk = Walk::expected(state.turns, (shard, first), frames, now);
+        let wish = walk.wish(self.window_bytes_max());
+        state.walks.push(walk);
+        wish
     }
 
     /// What is to be fetched after what was begun.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Manifest, ManifestShard};
 use desfmt::legacy::LegacyName;
-use desfmt::{Date, ObjectKey, ShardId, layout};
+use desfmt::{Birth, Date, ObjectKey, ShardId, layout};
 use futures_util::future;
 
 use crate::archive::error::ArchiveError;
@@ -108,6 +108,17 @@ impl Day {
         let at = self.serials.binary_search_by_key(&serial, |(serial, ..)| *serial).ok()?;
         let (_, index, origin) = self.serials.get(at)?;
         Some((self.shards.get(*index)?, *origin))
+    }
+
+    /// The shard that a listing comes to after the files of a serial, and the first birth number that may be in it; none where
+    /// it stays in the same one.
+    pub(crate) fn shard_after(&self, serial: u32) -> Option<(&DayShard, Birth)> {
+        let (current, _) = self.by_serial(serial)?;
+        let from = self.serials.partition_point(|(other, ..)| *other <= serial);
+        let later = self.serials.get(from..)?.iter();
+        let mut shown = later.filter_map(|(serial, index, _)| Some((*serial, self.shards.get(*index)?)));
+        let (serial, next) = shown.find(|(_, shard)| shard.entries > 0 && !self.is_deleted(shard))?;
+        (next.id != current.id).then_some((next, Birth { serial, ordinal: 0 }))
     }
 
     /// True when a tombstone names the whole shard.
@@ -228,6 +239,11 @@ impl Archive {
     /// True when a look at the day would cost no request.
     pub(crate) fn knows_day(&self, date: Date) -> bool {
         matches!(self.known_day(date), Known::Exists(_) | Known::Absent)
+    }
+
+    /// The day, if a look at it costs no request.
+    pub(crate) fn day_at_hand(&self, date: Date) -> Option<Arc<Day>> {
+        if let Known::Exists(day) = self.known_day(date) { Some(day) } else { None }
     }
 
     /// What is cached of the day, if that is young enough.

@@ -3,14 +3,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use desfmt::{Birth, v3};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::archive::ahead::{Fetched, Span, Step, Wish};
+use crate::archive::ahead::{Fetched, Span};
 use crate::archive::error::ArchiveError;
 use crate::archive::shard::part;
 use crate::archive::{Archive, CacheKey, Cached, OpenShard};
@@ -18,9 +17,6 @@ use crate::disk_cache;
 
 /// How many stored bytes are asked for in one request at most.
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
-
-/// What is left of a shard after a window is taken with it, if it is no longer than this.
-const WINDOW_REST_MAX: u64 = 1 << 20;
 
 /// Frames up to this size that a near store has as they are, are read again rather than kept: reading and proving so
 /// many bytes costs no more than keeping them, which takes memory from what has to be decoded.
@@ -194,7 +190,7 @@ impl Archive {
         Ok(Found { bytes: piece.bytes().await?, count, is_part: count > 1, is_new: true })
     }
 
-    fn is_on_disk(&self, shard: &OpenShard, frame: u32) -> bool {
+    pub(crate) fn is_on_disk(&self, shard: &OpenShard, frame: u32) -> bool {
         let disk = self.options.disk_cache.as_ref();
         disk.is_some_and(|disk| disk.contains(shard.id, &shard.etag, disk_cache::Piece::Frame(frame)))
     }
@@ -209,91 +205,13 @@ impl Archive {
         disk.put(shard.id, &shard.etag, kept.collect());
     }
 
-    fn fetch(&self, shard: &OpenShard, span: &Span) -> BoxFuture<'static, Fetched> {
+    pub(crate) fn fetch(&self, shard: &OpenShard, span: &Span) -> BoxFuture<'static, Fetched> {
         let (store, key, etag) = (Arc::clone(&self.store), shard.key.clone(), shard.etag.clone());
         let stored = span.stored.clone();
         async move { store.get_range(&key, stored, Some(&etag)).await }.boxed()
     }
 
-    /// Notes where a reader is, and fetches what comes next if it walks forwards.
-    async fn read_ahead(&self, shard: &OpenShard, index: &v3::ShardIndex, read: &StreamRead, frames: &[v3::FrameRef]) {
-        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
-        let missing = frames.iter().find(|frame| !self.has_frame(shard, frame));
-        let end = last.number.saturating_add(1);
-        let file_end = read.start.saturating_add(read.len).div_ceil(v3::limits::SLOT_LEN);
-        let step = Step {
-            shard: shard.id,
-            birth: read.birth,
-            range: read.range.clone(),
-            len: read.len,
-            frames: first.number..end,
-            missing: missing.map_or(end, |frame| frame.number),
-            file_end: u32::try_from(file_end).unwrap_or(u32::MAX),
-            shard_end: index.footer().frames,
-            is_listed: shard.is_listed.load(Ordering::Relaxed),
-        };
-        let mut wish = self.ahead.step(&step);
-        while let Some(wanted) = wish {
-            // What is wrong with the table of frames, whoever reads those frames learns.
-            let Ok(frames) = self.window(shard, index, &wanted).await else { return };
-            if frames.is_empty() {
-                return;
-            }
-            let span = span(&frames);
-            if frames.iter().all(|frame| self.is_on_disk(shard, frame.number)) {
-                self.ahead.skip(&wanted, span.frames.end);
-            } else {
-                let keep = self.keep_later(shard, &frames);
-                self.ahead.begin(&wanted, span.clone(), self.fetch(shard, &span), keep);
-            }
-            wish = self.ahead.next_wish(&wanted).filter(|next| next.from > wanted.from);
-        }
-    }
-
-    /// The frames of a window.
-    async fn window(
-        &self,
-        shard: &OpenShard,
-        index: &v3::ShardIndex,
-        wish: &Wish,
-    ) -> Result<Vec<v3::FrameRef>, ArchiveError> {
-        let mut frames: Vec<v3::FrameRef> = Vec::new();
-        // How many of them fit, when a rest follows that is short enough to go with them.
-        let mut fitting = None;
-        for number in wish.from..wish.end {
-            let address = u64::from(number).saturating_mul(v3::limits::SLOT_LEN);
-            let Some(page) = index.frame_page_of(address) else { break };
-            let Some(frame) = self.frame_page(shard, index, page).await?.find(address) else { break };
-            let start = frames.first().map_or(frame.stored.start, |first| first.stored.start);
-            let bytes = frame.stored.end.saturating_sub(start);
-            if bytes > wish.bytes && !frames.is_empty() {
-                let fitting = *fitting.get_or_insert(frames.len());
-                if bytes > wish.bytes.saturating_add(WINDOW_REST_MAX) {
-                    frames.truncate(fitting);
-                    break;
-                }
-            }
-            frames.push(frame);
-        }
-        Ok(frames)
-    }
-
-    /// What is to be done with a window when it has arrived: the cache on disk gets its frames.
-    fn keep_later(&self, shard: &OpenShard, frames: &[v3::FrameRef]) -> impl FnOnce(Bytes) + Send + use<> {
-        let start = frames.first().map_or(0, |first| first.stored.start);
-        let kept: Vec<v3::FrameRef> = self.frames_to_keep(shard, frames).into_iter().cloned().collect();
-        let (disk, id, etag) = (self.options.disk_cache.clone(), shard.id, shard.etag.clone());
-        move |bytes: Bytes| {
-            if let Some(disk) = disk.filter(|_| !kept.is_empty()) {
-                let kept = kept
-                    .iter()
-                    .map(|frame| (disk_cache::Piece::Frame(frame.number), part(&bytes, start, &frame.stored)));
-                disk.put(id, &etag, kept.collect());
-            }
-        }
-    }
-
-    fn has_frame(&self, shard: &OpenShard, frame: &v3::FrameRef) -> bool {
+    pub(crate) fn has_frame(&self, shard: &OpenShard, frame: &v3::FrameRef) -> bool {
         self.cache.contains(&CacheKey::Frame(shard.id, frame.number))
     }
 
@@ -361,7 +279,7 @@ const fn stored_len(frame: &v3::FrameRef) -> u64 {
 }
 
 /// What adjacent frames are together.
-fn span(frames: &[v3::FrameRef]) -> Span {
+pub(crate) fn span(frames: &[v3::FrameRef]) -> Span {
     match (frames.first(), frames.last()) {
         (Some(first), Some(last)) => Span {
             frames: first.number..last.number.saturating_add(1),

@@ -7,11 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use desfmt::{Birth, Date, bucket_of, v3};
+use futures_util::future::join_all;
 
 use crate::archive::entries::{FileEntry, Located, settled};
 use crate::archive::error::ArchiveError;
 use crate::archive::shard::Index;
-use crate::archive::{Archive, Day, DayShard, OpenShard};
+use crate::archive::{Archive, CacheKey, Day, DayShard, OpenShard};
+
+/// Shards that a listing of a store that is far opens together, and how many entries they may have in all: one after the other
+/// they would cost a round trip each, and where one alone has that many its round trip does not count.
+const SHARDS_TOGETHER_MAX: usize = 16;
+const ENTRIES_TOGETHER_MAX: u64 = 20_000;
 
 /// In an archive of so many days each one is asked for when all are listed.
 const DAYS_ASKED_MAX: usize = 64;
@@ -42,11 +48,39 @@ impl Archive {
             let ordinal = if *serial == from.serial { from.ordinal } else { 0 };
             if let Some(shard) = day.shards.get(*index).filter(|shard| !day.is_deleted(shard)) {
                 let birth = Birth { serial: *serial, ordinal };
+                if count_max > 1 {
+                    self.open_together(&day, at).await;
+                }
                 self.list_serial(&day, shard, (*origin, birth), count_max, &mut entries).await?;
             }
             from = Birth { serial: serial.saturating_add(1), ordinal: 0 };
         }
         Ok(entries)
+    }
+
+    /// Opens the shards that a listing comes to from a place in the order of serials on, if the first of them is not open.
+    async fn open_together(&self, day: &Day, at: usize) {
+        let is_open = |shard: &DayShard| self.cache.contains(&CacheKey::Shard(shard.id));
+        let mut shards: Vec<&DayShard> = Vec::new();
+        let mut entries = 0_u64;
+        for (_, index, _) in day.serials.get(at..).unwrap_or_default() {
+            let Some(shard) = day.shards.get(*index) else { break };
+            entries = entries.saturating_add(u64::from(shard.entries));
+            let is_first = shards.is_empty();
+            if self.options.store_is_near || is_first && is_open(shard) {
+                return;
+            }
+            if !is_first && (entries > ENTRIES_TOGETHER_MAX || shards.len() >= SHARDS_TOGETHER_MAX) {
+                break;
+            }
+            if !day.is_deleted(shard) && !is_open(shard) && shards.iter().all(|other| other.id != shard.id) {
+                shards.push(shard);
+            }
+        }
+        if shards.len() > 1 {
+            // What does not open is opened once more when the listing comes to it, which then fails.
+            drop(join_all(shards.into_iter().map(|shard| self.open_shard(shard))).await);
+        }
     }
 
     /// True when nothing of the day is visible, or it does not exist.

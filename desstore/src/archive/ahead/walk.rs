@@ -73,6 +73,8 @@ pub(super) struct Walk {
     is_in_one_file: bool,
     steps: u32,
     is_shown: bool,
+    /// True when somebody has looked at what comes after the shard.
+    has_left: bool,
     /// The furthest frame read.
     frame: u32,
     /// How long the next window is.
@@ -99,6 +101,7 @@ impl Walk {
             is_in_one_file: true,
             steps: 0,
             is_shown: false,
+            has_left: false,
             frame: step.frames.end.saturating_sub(1),
             window_bytes: WINDOW_BYTES_MIN,
             pieces_beyond_max: 1,
@@ -108,6 +111,36 @@ impl Walk {
             touched: now,
             turn: id,
         }
+    }
+
+    /// A reader who is expected at the beginning of a shard, coming from another one.
+    pub(super) fn expected(id: u64, (shard, first): (ShardId, Birth), frames: u32, now: Duration) -> Self {
+        Self {
+            id,
+            shard,
+            birth: first,
+            end: 0,
+            is_at_end_of_file: false,
+            is_from_start: true,
+            is_in_one_file: false,
+            steps: STEPS_MIN,
+            is_shown: true,
+            has_left: false,
+            frame: 0,
+            window_bytes: WINDOW_BYTES_MIN,
+            pieces_beyond_max: 1,
+            pieces: VecDeque::new(),
+            next_frame: 0,
+            last_frame: frames,
+            touched: now,
+            turn: id,
+        }
+    }
+
+    /// True, once, when this reader goes from file to file and has all that comes before the end of the shard.
+    pub(super) fn leaves(&mut self) -> bool {
+        let is_leaving = self.is_shown && !self.is_in_one_file && self.next_frame >= self.last_frame;
+        is_leaving && !std::mem::replace(&mut self.has_left, true)
     }
 
     pub(super) const fn id(&self) -> u64 {
