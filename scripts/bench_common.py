@@ -1,9 +1,13 @@
 """What the benches of scripts/bench share: where things lie, what is installed, how figures are printed."""
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +44,23 @@ def build(quick: bool = False) -> Path:
 def need_packages(*packages: str) -> None:
     quoted = " ".join(packages)
     subprocess.run(["bash", "-c", f". '{ROOT}/scripts/common.sh'; need_packages {quoted}"], check=True)
+
+
+def timed(command: list, code: int = 0, out=subprocess.DEVNULL) -> tuple[float, float, float]:
+    """Seconds, the sync that follows included, seconds of processor time, and the peak of memory in MiB."""
+    os.sync()
+    with tempfile.NamedTemporaryFile("r") as note:
+        # What a process asks of its own child would count the memory of this one as well, which the child has until it runs
+        # another program; so a small one asks.
+        asked = ["time", "--quiet", "--output", note.name, "--format", "%U %S %M", *map(str, command)]
+        began = time.monotonic()
+        process = subprocess.run(asked, stdout=out, stderr=subprocess.PIPE)
+        os.sync()
+        seconds = time.monotonic() - began
+        if process.returncode != code:
+            sys.exit(f"{command[0]} failed: {process.stderr.decode(errors='replace')}")
+        user, system, peak_kib = map(float, note.read().split())
+    return seconds, user + system, peak_kib / 1024
 
 
 def spread(values: list[float], digits: int = 2) -> str:

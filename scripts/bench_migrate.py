@@ -14,10 +14,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from bench_common import build, need_packages, print_table, remove, spread, target_directory
+from bench_common import build, need_packages, print_table, remove, spread, target_directory, timed
 
 DAYS = 10
 DIRECTORY_FILES = 1_000
@@ -75,18 +74,6 @@ def make_files(place: Path, count: int) -> None:
     (place / "rows.part").rename(place / "rows.tsv")
 
 
-def timed(command: list, code: int = 0, out=subprocess.DEVNULL) -> tuple[float, float, float]:
-    """Seconds, seconds of processor time, and the peak of memory in MiB."""
-    os.sync()
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE)
-    complaint = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != code:
-        sys.exit(f"{command[0]} failed: {complaint.decode(errors='replace')}")
-    return time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs that count, of each side (default 5)")
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the table (default 100,000)")
@@ -95,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    need_packages("gcc", "libc6-dev", "postgresql")
+    need_packages("gcc", "libc6-dev", "postgresql", "time")
     programs = build()
     target = target_directory()
     data, scratch = target / "test-data" / f"migrate-{arguments.rows}", target / "bench-scratch"

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench_common import MIB, build, print_table, remove, size, spread, target_directory
+from bench_common import build, need_packages, print_table, remove, size, spread, target_directory, timed
 
 REPACK = ["--threshold", "1", "--max-age", "1s"]
 
@@ -27,20 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true",
                         help="few files, one run, programs as the tests have them: shows that it works, nothing else")
     parser.set_defaults(bench=bench)
-
-
-def timed(command: list[str]) -> tuple[float, int]:
-    """Seconds with the sync that follows, and the peak of memory in bytes."""
-    os.sync()
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    complaint = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    os.sync()
-    seconds = time.monotonic() - began
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"{command[0]} failed: {complaint.decode(errors='replace')}")
-    return seconds, usage.ru_maxrss * 1024
 
 
 class Case:
@@ -65,13 +51,13 @@ class Case:
                        check=True, stdout=subprocess.DEVNULL)
         self.ours: list[float] = []
         self.theirs: list[float] = []
-        self.rss: list[int] = []
+        self.peaks: list[float] = []
 
     def pack(self, manifest: Path, archive: Path) -> list[str]:
         return [str(self.programs / "des-pack"), "--archive", str(archive), "--input-json", str(manifest),
                 "--codec", self.codec, "--n-bits", "1"]
 
-    def repack(self) -> tuple[float, int]:
+    def repack(self) -> tuple[float, float, float]:
         archive = self.scratch / "archive"
         remove(archive)
         shutil.copytree(self.template, archive, copy_function=os.link)
@@ -79,7 +65,7 @@ class Case:
         time.sleep(1.1)
         return timed([str(self.programs / "des-repack"), "--archive", str(archive), *REPACK])
 
-    def other(self) -> tuple[float, int]:
+    def other(self) -> tuple[float, float, float]:
         place = self.scratch / "other"
         remove(place)
         if self.name == "scattered":
@@ -88,11 +74,11 @@ class Case:
 
     def run(self, counts: bool) -> None:
         for ours in (True, False):
-            seconds, rss = self.repack() if ours else self.other()
+            seconds, _, peak = self.repack() if ours else self.other()
             if counts:
                 (self.ours if ours else self.theirs).append(seconds)
                 if ours:
-                    self.rss.append(rss)
+                    self.peaks.append(peak)
             print(f"    {self.name}: {'des-repack' if ours else 'the other side'} {seconds:.2f} s", file=sys.stderr)
 
     def row(self) -> list[str]:
@@ -100,7 +86,7 @@ class Case:
         took, took_theirs = statistics.median(self.ours), statistics.median(self.theirs)
         return [self.name, f"{len(self.live) + len(self.dead):,}", f"{len(self.dead):,}", f"{live / 1e6:.0f}",
                 f"{size(self.template / 'shards') / 1e6:.0f}", spread(self.ours), spread(self.theirs),
-                f"{took_theirs / took:.2f}", f"{max(self.rss) / MIB:.0f}"]
+                f"{took_theirs / took:.2f}", f"{max(self.peaks):.0f}"]
 
 
 def documents(place: Path, count: int) -> list[dict]:
@@ -118,6 +104,7 @@ def documents(place: Path, count: int) -> list[dict]:
 
 
 def bench(arguments: argparse.Namespace) -> None:
+    need_packages("gcc", "libc6-dev", "time")
     programs = build(arguments.quick)
     if arguments.quick:
         arguments.files, arguments.runs = min(arguments.files, 4_000), 1
