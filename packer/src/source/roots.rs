@@ -1,7 +1,8 @@
 //! Sources beneath directories: whatever a row names, nothing outside of them is opened.
 //!
 //! The kernel resolves the whole path beneath the root (`openat2` with `RESOLVE_BENEATH`), so neither `..` nor a link that
-//! is put in place meanwhile leads out of it.
+//! is put in place meanwhile leads out of it. Where a sandbox takes that call away, as `RestrictSUIDSGID=` of systemd does,
+//! a path is walked part by part, no part of it being a link.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// How often an opening is tried that a renaming elsewhere disturbs.
@@ -18,8 +19,18 @@ const ATTEMPTS: u32 = 8;
 /// Directories beneath which sources lie.
 #[derive(Debug)]
 pub struct Roots {
-    roots: Vec<Root>,
+    beneath: Vec<Root>,
     follow_links: bool,
+    resolver: Resolver,
+}
+
+/// Who keeps paths beneath their roots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resolver {
+    /// openat2(2), Linux 5.6.
+    Kernel,
+    /// One openat(2) a part.
+    Walk,
 }
 
 #[derive(Debug)]
@@ -70,18 +81,29 @@ impl Roots {
         let mut roots = paths.iter().map(open).collect::<Result<Vec<_>, RootError>>()?;
         // The innermost root is the one that is meant.
         roots.sort_by_key(|root| std::cmp::Reverse(root.path.components().count()));
-        Ok(Self { roots, follow_links })
+        let is_taken_away = |root: &Root| {
+            let probe = rustix::fs::openat2(&root.directory, ".", flags, Mode::empty(), ResolveFlags::BENEATH);
+            matches!(probe, Err(Errno::NOSYS | Errno::PERM))
+        };
+        let taken_away = roots.iter().find(|root| is_taken_away(root));
+        if let Some(root) = taken_away.filter(|_| follow_links) {
+            let why = "symbolic links can be followed safely only with openat2(2), which is not to be had here: it needs \
+                       Linux 5.6, and a unit of systemd must not have RestrictSUIDSGID=yes";
+            return Err(RootError { path: root.path.clone(), source: io::Error::new(io::ErrorKind::Unsupported, why) });
+        }
+        let resolver = if taken_away.is_some() { Resolver::Walk } else { Resolver::Kernel };
+        Ok(Self { beneath: roots, follow_links, resolver })
     }
 
     /// The root that a path is meant to lie beneath, and the path from there. A relative path needs a single root.
     fn place<'a>(&self, path: &'a Path) -> Option<(&Root, &'a Path)> {
         if path.is_relative() {
-            return match self.roots.as_slice() {
+            return match self.beneath.as_slice() {
                 [root] => Some((root, path)),
                 _ => None,
             };
         }
-        self.roots.iter().find_map(|root| Some((root, path.strip_prefix(&root.path).ok()?)))
+        self.beneath.iter().find_map(|root| Some((root, path.strip_prefix(&root.path).ok()?)))
     }
 
     /// Opens a file for reading; never waits for a pipe.
@@ -103,6 +125,13 @@ impl Roots {
     }
 
     fn open_beneath(&self, root: &Root, inside: &Path, flags: OFlags) -> Result<OwnedFd, BeneathError> {
+        match self.resolver {
+            Resolver::Kernel => self.open_by_kernel(root, inside, flags),
+            Resolver::Walk => open_by_walk(root, inside, flags),
+        }
+    }
+
+    fn open_by_kernel(&self, root: &Root, inside: &Path, flags: OFlags) -> Result<OwnedFd, BeneathError> {
         let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         if !self.follow_links {
             resolve |= ResolveFlags::NO_SYMLINKS;
@@ -120,6 +149,41 @@ impl Roots {
             };
         }
     }
+}
+
+/// Goes down from the root, and up again only where it came from. No part of the path may be a link.
+fn open_by_walk(root: &Root, inside: &Path, flags: OFlags) -> Result<OwnedFd, BeneathError> {
+    let mut way: Vec<OwnedFd> = Vec::new();
+    let mut parts = inside.components().peekable();
+    while let Some(part) = parts.next() {
+        let name = match part {
+            Component::Normal(name) => name,
+            Component::CurDir => continue,
+            Component::ParentDir if way.pop().is_some() => continue,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(BeneathError::Outside),
+        };
+        let parent = way.last().unwrap_or(&root.directory);
+        let is_last = parts.peek().is_none();
+        let how = if is_last { flags } else { OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC };
+        let opened = rustix::fs::openat(parent, name, how | OFlags::NOFOLLOW, Mode::empty());
+        let is_link = || {
+            let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+            found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink)
+        };
+        let next = opened.map_err(|errno| match errno {
+            Errno::LOOP => BeneathError::Link,
+            // A link where a directory must be.
+            Errno::NOTDIR if is_link() => BeneathError::Link,
+            Errno::NOENT | Errno::NOTDIR => BeneathError::Missing,
+            other => BeneathError::System(other),
+        })?;
+        if is_last {
+            return Ok(next);
+        }
+        way.push(next);
+    }
+    let last = way.last().unwrap_or(&root.directory);
+    rustix::fs::openat(last, ".", flags, Mode::empty()).map_err(BeneathError::System)
 }
 
 /// Opens a file wherever it lies; the last part of its path must not be a symbolic link.
@@ -146,6 +210,11 @@ mod tests {
         Ok(text)
     }
 
+    /// As where openat2 is taken away.
+    fn walking(root: &Path) -> Roots {
+        Roots { resolver: Resolver::Walk, ..Roots::open(&[root.to_owned()], false).unwrap() }
+    }
+
     #[test]
     fn nothing_outside_of_the_root_is_opened() {
         let place = tempfile::tempdir().unwrap();
@@ -159,7 +228,9 @@ mod tests {
         let strict = Roots::open(std::slice::from_ref(&root), false).unwrap();
         let lenient = Roots::open(std::slice::from_ref(&root), true).unwrap();
 
-        for roots in [&strict, &lenient] {
+        let walking = walking(&root);
+
+        for roots in [&strict, &lenient, &walking] {
             assert_eq!(read(roots, root.join("a/file")).unwrap(), "inside");
             assert_eq!(read(roots, "a/../a/file").unwrap(), "inside");
             assert_eq!(read(roots, root.join("../secret")), Err(BeneathError::Outside));
@@ -168,6 +239,7 @@ mod tests {
         }
         for link in ["a/out", "a/in", "etc/passwd"] {
             assert_eq!(read(&strict, link), Err(BeneathError::Link), "{link}");
+            assert_eq!(read(&walking, link), Err(BeneathError::Link), "{link}");
         }
         assert_eq!(read(&lenient, "a/in").unwrap(), "inside");
         assert_eq!(read(&lenient, "a/out"), Err(BeneathError::Outside));
@@ -178,13 +250,17 @@ mod tests {
     fn a_file_is_found_again_by_its_parent() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("a")).unwrap();
-        fs::write(root.path().join("a/file"), "1").unwrap();
-        let roots = Roots::open(&[root.path().to_owned()], false).unwrap();
+        for roots in [Roots::open(&[root.path().to_owned()], false).unwrap(), walking(root.path())] {
+            for file in ["a/file", "file"] {
+                let path = root.path().join(file);
+                fs::write(&path, "1").unwrap();
 
-        let (parent, name) = roots.open_parent(&root.path().join("a/file")).unwrap();
-        rustix::fs::unlinkat(parent, name, rustix::fs::AtFlags::empty()).unwrap();
+                let (parent, name) = roots.open_parent(&path).unwrap();
+                rustix::fs::unlinkat(parent, name, AtFlags::empty()).unwrap();
 
-        assert!(!root.path().join("a/file").try_exists().unwrap());
-        assert_eq!(roots.open_parent(Path::new("..")).unwrap_err(), BeneathError::Missing);
+                assert!(!path.try_exists().unwrap());
+            }
+            assert_eq!(roots.open_parent(Path::new("..")).unwrap_err(), BeneathError::Missing);
+        }
     }
 }
