@@ -160,6 +160,7 @@ impl Root {
                 let directory = open_segment(parent, name, DIRECTORY)?;
                 let mode = Mode::from_raw_mode(rustix::fs::fstat(&self.directory)?.st_mode);
                 rustix::fs::fchmod(&directory, mode)?;
+                self.give(&directory)?;
                 Ok(directory)
             }
             Err(Errno::EXIST) => open_segment(parent, name, DIRECTORY),
@@ -172,6 +173,21 @@ impl Root {
         let mode = Mode::from_raw_mode(rustix::fs::fstat(&self.directory)?.st_mode);
         let both = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         Ok(mode & both)
+    }
+
+    /// Gives what root has created to the owner of the root: a mount deletes as root, and who repacks afterwards does not run as
+    /// root. The last thing that is done to it, since who gives something away may not change it any more.
+    pub(super) fn give(&self, created: impl AsFd) -> Result<(), Errno> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let root = rustix::fs::fstat(&self.directory)?;
+        let (owner, group) = (rustix::fs::Uid::from_raw(root.st_uid), rustix::fs::Gid::from_raw(root.st_gid));
+        match rustix::fs::fchown(created, Some(owner), Some(group)) {
+            // A root that may not, in a sandbox or on a network file system, leaves it as it is.
+            Err(Errno::PERM) => Ok(()),
+            other => other,
+        }
     }
 
     /// Makes a file or directory durable.

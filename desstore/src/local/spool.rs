@@ -85,6 +85,7 @@ impl TempFile {
         let path = self.path();
         let version =
             version::set_time(&self.file, time_nanos, replaced).map_err(|errno| root.failure(errno, &path))?;
+        root.give(&self.file).map_err(|errno| root.failure(errno, &path))?;
         root.sync(&self.file, Step::SyncFile(&path))?;
         Ok(version)
     }

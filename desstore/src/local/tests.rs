@@ -364,3 +364,19 @@ fn a_local_store_needs_no_runtime_and_reads_complete_at_the_first_poll() {
     assert!(ground.store.get(&key("a"), 10).now_or_never().unwrap().is_ok());
     assert!(ground.store.list("", Depth::Direct, None).now_or_never().unwrap().is_ok());
 }
+
+#[tokio::test]
+async fn what_is_created_belongs_to_the_owner_of_the_root() {
+    let ground = ground();
+    // Where the test may not give the root away, the owner is who runs it, and the rest holds all the same.
+    let owner = std::os::unix::fs::chown(ground.store.root(), Some(12_345), Some(12_345))
+        .map_or_else(|_| ground.store.root().metadata().unwrap().uid(), |()| 12_345);
+
+    ground.put("a/b", "bytes").await;
+    let receipt = ground.put("a/c", "old").await;
+    ground.store.put_if_match(&key("a/c"), &receipt.etag, bytes("new")).await.unwrap();
+
+    for made in ["a", "a/b", "a/c"] {
+        assert_eq!(ground.path(made).metadata().unwrap().uid(), owner, "{made}");
+    }
+}

@@ -111,7 +111,9 @@ fn link_source(
 
 fn prepare(root: &Root, file: &OwnedFd, time_nanos: i128) -> Result<FileVersion, Errno> {
     rustix::fs::fchmod(file, root.file_mode()?)?;
-    version::set_time(file, time_nanos, None)
+    let version = version::set_time(file, time_nanos, None)?;
+    root.give(file)?;
+    Ok(version)
 }
 
 /// Puts a written file in the place of what is there. The caller holds the lock of the store.

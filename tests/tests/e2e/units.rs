@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use des_tests::{command, desfs, run, scratch};
 
 /// What `systemd-analyze security` may say of the unit of the mount, in tenths.
-const MOUNT_EXPOSURE: u32 = 21;
+const MOUNT_EXPOSURE: u32 = 24;
 
 /// The same of all other services.
 const EXPOSURE: u32 = 12;
