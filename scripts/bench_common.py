@@ -46,8 +46,8 @@ def need_packages(*packages: str) -> None:
     subprocess.run(["bash", "-c", f". '{ROOT}/scripts/common.sh'; need_packages {quoted}"], check=True)
 
 
-def timed(command: list, code: int = 0, out=subprocess.DEVNULL) -> tuple[float, float, float]:
-    """Seconds, the sync that follows included, seconds of processor time, and the peak of memory in MiB."""
+def timed(command: list, code: int = 0, out=subprocess.DEVNULL, sync_counts: bool = False) -> tuple[float, float, float]:
+    """Seconds, those of a sync that follows where it counts, seconds of processor time, and the peak of memory in MiB."""
     os.sync()
     with tempfile.NamedTemporaryFile("r") as note:
         # What a process asks of its own child would count the memory of this one as well, which the child has until it runs
@@ -55,7 +55,8 @@ def timed(command: list, code: int = 0, out=subprocess.DEVNULL) -> tuple[float, 
         asked = ["time", "--quiet", "--output", note.name, "--format", "%U %S %M", *map(str, command)]
         began = time.monotonic()
         process = subprocess.run(asked, stdout=out, stderr=subprocess.PIPE)
-        os.sync()
+        if sync_counts:
+            os.sync()
         seconds = time.monotonic() - began
         if process.returncode != code:
             sys.exit(f"{command[0]} failed: {process.stderr.decode(errors='replace')}")

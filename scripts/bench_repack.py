@@ -63,14 +63,14 @@ class Case:
         shutil.copytree(self.template, archive, copy_function=os.link)
         # The documents are replaced, not written into; the tombstones must be a second old.
         time.sleep(1.1)
-        return timed([str(self.programs / "des-repack"), "--archive", str(archive), *REPACK])
+        return timed([str(self.programs / "des-repack"), "--archive", str(archive), *REPACK], sync_counts=True)
 
     def other(self) -> tuple[float, float, float]:
         place = self.scratch / "other"
         remove(place)
         if self.name == "scattered":
-            return timed(self.pack(self.live_manifest, place))
-        return timed(["cp", "-r", str(self.template / "shards"), str(place)])
+            return timed(self.pack(self.live_manifest, place), sync_counts=True)
+        return timed(["cp", "-r", str(self.template / "shards"), str(place)], sync_counts=True)
 
     def run(self, counts: bool) -> None:
         for ours in (True, False):
