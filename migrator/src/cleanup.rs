@@ -52,8 +52,8 @@ impl Migrator {
         let mut sum = Cleaned::default();
         while !self.is_stopping() {
             let (worker, lease) = (self.plan.worker.clone(), self.plan.lease);
-            let claim = self.ask(move |state| state.claim_cleanup(&worker, plan.delay, lease)).await?;
-            let Some(claim) = claim else { break };
+            let claims = self.claimed(move |state| state.claim_cleanup(&worker, plan.delay, lease)).await?;
+            let Some(claim) = claims.first().copied() else { break };
             let cleaned = self.clean_day(claim, plan).await?;
             let worker = self.plan.worker.clone();
             if !self.ask(move |state| state.mark_cleaned(&worker, claim, &cleaned)).await? {

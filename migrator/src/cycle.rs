@@ -13,12 +13,6 @@ use crate::verify::unnamed;
 /// Days that are listed in one transaction.
 const DAYS_LISTED: usize = 1_000;
 
-/// How often the name of a worker is asked for, while the server may still believe that its predecessor lives.
-const NAME_ATTEMPTS: u32 = 20;
-
-/// The time between.
-const NAME_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
-
 /// What a cycle has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CycleReport {
@@ -57,7 +51,7 @@ impl Migrator {
             }
             let (worker, last) = (self.plan.worker.clone(), self.plan.last);
             let (count, lease) = (self.plan.batch_days, self.plan.lease);
-            let claims = self.ask(move |state| state.claim(&worker, last, count, lease)).await?;
+            let claims = self.claimed(move |state| state.claim(&worker, last, count, lease)).await?;
             if claims.is_empty() {
                 break false;
             }
@@ -77,21 +71,6 @@ impl Migrator {
         let exceptions = self.ask(|state| state.open_exceptions()).await?;
         self.metrics.exceptions.set(i64::try_from(exceptions).unwrap_or(i64::MAX));
         Ok(CycleReport { tally, days, archived_until, exceptions, was_stopped })
-    }
-
-    /// Makes sure that no other process works under this worker's name.
-    pub(crate) async fn hold_name(&self) -> Result<(), MigrateError> {
-        for _ in 0..NAME_ATTEMPTS {
-            let worker = self.plan.worker.clone();
-            if self.ask(move |state| state.hold_name(&worker)).await? {
-                return Ok(());
-            }
-            self.clock.sleep(NAME_PAUSE).await;
-        }
-        let worker = &self.plan.worker;
-        Err(MigrateError::refused(format!(
-            "a worker of the name {worker:?} is running already; --worker gives this one a name of its own"
-        )))
     }
 
     /// Makes sure that the tables of state are about this archive, once there is one.

@@ -8,6 +8,7 @@
 )]
 
 mod batch;
+mod claiming;
 mod cleanup;
 pub mod config;
 mod cycle;

@@ -102,6 +102,18 @@ pub struct DayMark {
     pub receipt: Option<Receipt>,
 }
 
+/// What came of asking for days.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claims {
+    /// These are taken, at least one.
+    Taken(Vec<Claim>),
+    /// Some are free, but other sessions hold their rows just now: those of processes that claim or mark them, or have died
+    /// while the server was writing.
+    Held,
+    /// None is free.
+    None,
+}
+
 /// What became of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marked {
@@ -255,8 +267,7 @@ pub trait StateStore: Send + Sync + fmt::Debug {
 
     /// Takes some days that nobody works at, the oldest first: at most `count`, and no more than a quarter of what is
     /// open, so that others find some too.
-    fn claim(&self, worker: &str, last: Option<Date>, count: u32, lease: Duration)
-    -> Result<Vec<Claim>, DatabaseError>;
+    fn claim(&self, worker: &str, last: Option<Date>, count: u32, lease: Duration) -> Result<Claims, DatabaseError>;
 
     /// Holds claims for longer; false where one of them is lost.
     fn renew(&self, worker: &str, claims: &[Claim], lease: Duration) -> Result<bool, DatabaseError>;
@@ -288,8 +299,8 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// Lets the days of exceptions be moved, or their sources be removed, again; says how many days.
     fn retry(&self, selection: &Selection) -> Result<u64, DatabaseError>;
 
-    /// Takes days whose sources may go.
-    fn claim_cleanup(&self, worker: &str, delay: Duration, lease: Duration) -> Result<Option<Claim>, DatabaseError>;
+    /// Takes the oldest day whose sources may go and that nobody works at.
+    fn claim_cleanup(&self, worker: &str, delay: Duration, lease: Duration) -> Result<Claims, DatabaseError>;
 
     /// Ends the cleanup of a day; false where the claim is lost.
     fn mark_cleaned(&self, worker: &str, claim: Claim, cleaned: &Cleaned) -> Result<bool, DatabaseError>;

@@ -1,5 +1,6 @@
 //! PostgreSQL: the source table and the tables of state. The one place that knows the driver.
 
+mod claims;
 mod connection;
 mod ddl;
 mod exceptions;

@@ -20,7 +20,7 @@ use crate::error::DatabaseError;
 use crate::migrator::{Migrator, PackSettings, Plan};
 use crate::rows::{DayVolume, Key, Nameless, RowSource, SourceRow, TakePage, Which};
 use crate::state::{
-    Claim, Cleaned, Cutoff, DayMark, Exception, ListedException, Marked, Receipt, Selection, Stage, StateStore,
+    Claim, Claims, Cleaned, Cutoff, DayMark, Exception, ListedException, Marked, Receipt, Selection, Stage, StateStore,
 };
 use crate::{MigrationMetrics, Progress};
 
@@ -244,13 +244,7 @@ impl StateStore for FakeState {
         })
     }
 
-    fn claim(
-        &self,
-        _worker: &str,
-        last: Option<Date>,
-        count: u32,
-        _lease: Duration,
-    ) -> Result<Vec<Claim>, DatabaseError> {
+    fn claim(&self, _worker: &str, last: Option<Date>, count: u32, _lease: Duration) -> Result<Claims, DatabaseError> {
         self.call(|tables| {
             let mut claims = Vec::new();
             for (day, (state, epoch)) in &mut tables.days {
@@ -261,7 +255,7 @@ impl StateStore for FakeState {
                     claims.push(Claim { day: *day, epoch: *epoch });
                 }
             }
-            claims
+            if claims.is_empty() { Claims::None } else { Claims::Taken(claims) }
         })
     }
 
@@ -358,12 +352,14 @@ impl StateStore for FakeState {
         self.call(|_| 0)
     }
 
-    fn claim_cleanup(&self, _: &str, _: Duration, _: Duration) -> Result<Option<Claim>, DatabaseError> {
+    fn claim_cleanup(&self, _: &str, _: Duration, _: Duration) -> Result<Claims, DatabaseError> {
         self.call(|tables| {
-            let finished = tables.days.iter().filter(|(_, (state, _))| *state == Some(DayState::Finished));
-            let day = finished.map(|(day, _)| *day).find(|day| !matches!(tables.cleaned.get(day), Some(Some(_))))?;
-            tables.cleaned.insert(day, None);
-            Some(Claim { day, epoch: 1 })
+            let mut finished = tables.days.iter().filter(|(_, (state, _))| *state == Some(DayState::Finished));
+            let day = finished.find(|(day, _)| !matches!(tables.cleaned.get(day), Some(Some(_)))).map(|(day, _)| *day);
+            day.map_or(Claims::None, |day| {
+                tables.cleaned.insert(day, None);
+                Claims::Taken(vec![Claim { day, epoch: 1 }])
+            })
         })
     }
 

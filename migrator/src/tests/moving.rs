@@ -8,7 +8,7 @@ use desstore::{Archive, Deletion, ReadOptions, SystemClock, SystemRandom};
 use super::fakes::{World, horizon, memory, shown};
 use crate::cleanup::CleanupPlan;
 use crate::error::MigrateError;
-use crate::state::{Selection, StateStore};
+use crate::state::{Claims, Selection, StateStore};
 
 const DAYS: [&str; 3] = ["20240301", "20240302", "20240305"];
 const CLEANUP: CleanupPlan = CleanupPlan { delay: std::time::Duration::ZERO, remove_deleted: false };
@@ -124,7 +124,7 @@ async fn a_claim_that_was_lost_marks_nothing() {
     let migrator = world.migrator(&store);
     let now = horizon();
     world.state.plan(&[DAYS[0].parse().unwrap(), DAYS[1].parse().unwrap()], now).unwrap();
-    let claims = world.state.claim("test", None, 2, migrator.plan.lease).unwrap();
+    let Claims::Taken(claims) = world.state.claim("test", None, 2, migrator.plan.lease).unwrap() else { panic!() };
     world.state.steal();
 
     let outcome = migrator.batch(&claims).await;

@@ -119,30 +119,6 @@ pub(super) fn unblock(transaction: &mut Transaction<'_>, names: &StateNames) -> 
     transaction.execute(&names.sql(update), &[]).map(drop)
 }
 
-/// Takes the oldest day whose sources may go and that nobody works at.
-pub(super) fn claim_cleanup(
-    transaction: &mut Transaction<'_>,
-    names: &StateNames,
-    worker: &str,
-    (delay, lease): (f64, f64),
-) -> Result<Option<Claim>, Error> {
-    let list = "\
-        INSERT INTO {cleanup} (day) SELECT day FROM {day} \
-        WHERE state = 'finished' AND finished_at <= clock_timestamp() - make_interval(secs => $1) \
-        ON CONFLICT (day) DO NOTHING";
-    transaction.execute(&names.sql(list), &[&delay])?;
-    let claim = "\
-        UPDATE {cleanup} SET state = 'claimed', worker = $1, epoch = epoch + 1, \
-               lease_until = clock_timestamp() + make_interval(secs => $2) \
-        WHERE day IN (SELECT c.day FROM {cleanup} AS c JOIN {day} AS d ON d.day = c.day \
-            WHERE d.state = 'finished' AND (c.state = 'open' OR \
-                  (c.state = 'claimed' AND (c.worker = $1 OR c.lease_until < clock_timestamp()))) \
-            ORDER BY c.day LIMIT 1 FOR UPDATE OF c SKIP LOCKED) \
-        RETURNING day, epoch";
-    let row = transaction.query_opt(&names.sql(claim), &[&worker, &lease])?;
-    Ok(row.map(|row| Claim { day: row.get::<_, SqlDay>(0).0, epoch: row.get(1) }))
-}
-
 /// Ends the cleanup of a day.
 pub(super) fn mark_cleaned(
     transaction: &mut Transaction<'_>,

@@ -12,10 +12,10 @@ use super::connection::{Database, failed};
 use super::ddl::{StateNames, ddl};
 use super::name::Identifier;
 use super::values::{SqlDay, SqlTime};
-use super::{exceptions, marks};
+use super::{claims, exceptions, marks};
 use crate::error::DatabaseError;
 use crate::state::{
-    Claim, Cleaned, Cutoff, DayMark, Exception, ListedException, Marked, Receipt, Selection, Stage, StateStore,
+    Claim, Claims, Cleaned, Cutoff, DayMark, Exception, ListedException, Marked, Receipt, Selection, Stage, StateStore,
 };
 
 /// State in tables of PostgreSQL.
@@ -137,32 +137,10 @@ impl StateStore for PostgresState {
         })
     }
 
-    fn claim(
-        &self,
-        worker: &str,
-        last: Option<Date>,
-        count: u32,
-        lease: Duration,
-    ) -> Result<Vec<Claim>, DatabaseError> {
-        let last = SqlDay(last.or_else(|| Date::from_number(Date::NUMBER_MAX)).unwrap_or_else(crate::days::first_day));
-        let rows = self.transact("claiming days", |transaction, names| {
-            let claim = "\
-                UPDATE {day} AS mine SET state = 'claimed', worker = $1, epoch = epoch + 1, \
-                       lease_until = clock_timestamp() + make_interval(secs => $4) \
-                WHERE day IN (SELECT day FROM {day} \
-                    WHERE state <> 'finished' AND day <= $2 AND (state = 'open' OR \
-                          (state = 'claimed' AND (worker = $1 OR lease_until < clock_timestamp()))) \
-                    ORDER BY day LIMIT greatest(1, least($3, (SELECT count(*) FROM {day} \
-                        WHERE state <> 'finished' AND state = 'open' AND day <= $2) / 4)) \
-                    FOR UPDATE SKIP LOCKED) \
-                RETURNING day, epoch";
-            let count = i64::from(count);
-            transaction.query(&names.sql(claim), &[&worker, &last, &count, &millis(lease)])
-        })?;
-        let claim = |row: &postgres::Row| Claim { day: row.get::<_, SqlDay>(0).0, epoch: row.get(1) };
-        let mut claims: Vec<Claim> = rows.iter().map(claim).collect();
-        claims.sort_unstable_by_key(|claim| claim.day);
-        Ok(claims)
+    fn claim(&self, worker: &str, last: Option<Date>, count: u32, lease: Duration) -> Result<Claims, DatabaseError> {
+        self.transact("claiming days", |transaction, names| {
+            claims::days(transaction, names, worker, last, (count, millis(lease)))
+        })
     }
 
     fn renew(&self, worker: &str, claims: &[Claim], lease: Duration) -> Result<bool, DatabaseError> {
@@ -254,9 +232,9 @@ impl StateStore for PostgresState {
         self.transact("opening days again", |transaction, names| exceptions::retry(transaction, names, selection))
     }
 
-    fn claim_cleanup(&self, worker: &str, delay: Duration, lease: Duration) -> Result<Option<Claim>, DatabaseError> {
+    fn claim_cleanup(&self, worker: &str, delay: Duration, lease: Duration) -> Result<Claims, DatabaseError> {
         self.transact("claiming a day to clean up", |transaction, names| {
-            marks::claim_cleanup(transaction, names, worker, (millis(delay), millis(lease)))
+            claims::cleanup(transaction, names, worker, (millis(delay), millis(lease)))
         })
     }
 

@@ -8,7 +8,7 @@ use des_tests::{Postgres, PostgresProxy, run, seed};
 use desstore::{Randomness, SeededRandom};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::stage::Stage;
+use super::stage::{DAYS, Stage};
 
 /// Rounds of random kills; `DES_TEST_KILLS` asks for more.
 fn kills() -> usize {
@@ -99,6 +99,31 @@ fn kill_cleanup(stage: &Stage, random: &SeededRandom) {
     run(&mut stage.migrate("cleanup --quiet")).success();
     assert!(stage.files.iter().all(|file| !file.path.try_exists().unwrap()));
     stage.assert_shown(&[]);
+}
+
+#[test]
+fn days_that_the_server_still_holds_for_a_dead_process_are_waited_for() {
+    let stage = Stage::of(67, 40);
+    let days: Vec<String> = DAYS.iter().map(|day| format!("('{day}')")).collect();
+    stage.sql(&format!("INSERT INTO des_migration_day (day) VALUES {}", days.join(",")));
+    while_rows_are_held(&stage, "des_migration_day", "--quiet");
+    stage.assert_all_archived();
+
+    stage.sql("INSERT INTO des_cleanup (day) SELECT day FROM des_migration_day");
+    while_rows_are_held(&stage, "des_cleanup", "cleanup --quiet");
+    assert!(stage.files.iter().all(|file| !file.path.try_exists().unwrap()));
+}
+
+/// Runs `des-migrate` while another session holds all rows of a table, as one does whose client has died in a commit.
+fn while_rows_are_held(stage: &Stage, table: &str, arguments: &str) {
+    let mut client = stage.server.connect();
+    let mut held = client.transaction().unwrap();
+    held.execute(&format!("SELECT 1 FROM {table} FOR UPDATE"), &[]).unwrap();
+    let migrate = stage.migrate(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    held.commit().unwrap();
+    let ended = migrate.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[test]
