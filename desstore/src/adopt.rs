@@ -6,6 +6,8 @@
 //! before the manifests that would show the files.
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,8 @@
 //! A retired or condemned key never becomes live again, so whoever wakes up late with a decision to delete one can do no
 //! harm, and whoever wakes up late with one to publish cannot.
 
+mod big_files;
+mod flat;
 mod proof;
 mod rollback;
 mod shrink;
@@ -22,6 +24,7 @@ use crate::inventory::{Inventory, ReadManifest, State};
 use crate::publish::ArchiveWriter;
 use crate::rules::{Rule, keeps};
 
+pub(crate) use big_files::BigFileUse;
 pub use proof::Unproven;
 
 /// How far the clock of this host may be from that of the store.
@@ -145,7 +148,7 @@ impl ArchiveWriter {
             }
         }
         collected.forgotten = self.forget_gone(garbage.date, gone).await?;
-        collected.erased = self.shrink(garbage.date).await?;
+        collected.erased = self.shrink(garbage.date, grace).await?;
         Ok(collected)
     }
 

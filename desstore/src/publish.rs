@@ -27,6 +27,7 @@ pub use swap::Swapped;
 use crate::archive::{Archive, ArchiveError, Day, ReadOptions, read_identity};
 use crate::clock::{Clock, Randomness};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::gc::BigFileUse;
 use crate::probe::{Conditions, UNCONDITIONAL, clear_probes, probe};
 use crate::store::{ObjectStore, Payload};
 
@@ -38,6 +39,8 @@ pub struct ArchiveWriter {
     pub(crate) random: Arc<dyn Randomness>,
     pub(crate) archive: Arc<Archive>,
     commits: commit::CommitQueues,
+    /// Which shard of the ancestor names which big files.
+    pub(crate) big_files: tokio::sync::Mutex<BigFileUse>,
 }
 
 /// A shard that lies finished and verified in a local file.
@@ -133,7 +136,8 @@ impl ArchiveWriter {
             Arc::clone(&random),
             (identity, false),
         );
-        Self { store, clock, random, archive: Arc::new(archive), commits: commit::CommitQueues::default() }
+        let (archive, commits) = (Arc::new(archive), commit::CommitQueues::default());
+        Self { store, clock, random, archive, commits, big_files: tokio::sync::Mutex::default() }
     }
 
     /// The archive's identity.

@@ -5,7 +5,11 @@
 //! new in one commit of the manifest. The old ones are only retired; [`crate::gc`] deletes them when the grace period is
 //! over. The steps and what is safe when any of them dies are in `docs/protocol.md`.
 
+mod body_file;
+mod convert;
 mod encode;
+mod files;
+mod flat;
 mod install;
 pub(crate) mod local;
 mod merge;
@@ -30,8 +34,8 @@ use crate::deletions::Deletions;
 use crate::publish::ArchiveWriter;
 use crate::store::ObjectStore;
 
-pub use plan::{DayPlan, Job, Reason, ShardState, Stuck, Thresholds};
-pub use rebuild::LiveFiles;
+pub use files::LiveFiles;
+pub use plan::{DayPlan, Job, Reason, ShardState, Thresholds};
 
 /// What a rebuilt shard is compressed with.
 #[derive(Debug, Clone)]
@@ -105,6 +109,18 @@ pub struct Done {
     pub adopted: bool,
 }
 
+impl Done {
+    fn add(&mut self, other: &Self) {
+        self.files_dropped = self.files_dropped.saturating_add(other.files_dropped);
+        self.files_kept = self.files_kept.saturating_add(other.files_kept);
+        self.bytes_read = self.bytes_read.saturating_add(other.bytes_read);
+        self.bytes_written = self.bytes_written.saturating_add(other.bytes_written);
+        self.frames_copied = self.frames_copied.saturating_add(other.frames_copied);
+        self.frames_encoded = self.frames_encoded.saturating_add(other.frames_encoded);
+        self.adopted |= other.adopted;
+    }
+}
+
 impl ArchiveWriter {
     /// Does one job. Reads every old shard once, writes the new one once and reads it back once.
     ///
@@ -119,7 +135,7 @@ impl ArchiveWriter {
             return self.install_nothing(date, &job.shards, Done { files_dropped, ..Done::default() }).await;
         }
         if job.shards.iter().any(|shard| layout::is_flat(&shard.key)) {
-            return self.drop_flat(date, job, &deletions).await;
+            return self.convert_all(date, &job.shards, &deletions, settings).await;
         }
         let sources = self.fetch_sources(&job.shards, settings).await?;
         let bytes_read = job.shards.iter().map(|shard| shard.len).sum();
@@ -156,21 +172,6 @@ impl ArchiveWriter {
         }
         .ok_or_else(|| ArchiveError::refused("a job needs shards of just one group of the archive"))
     }
-
-    /// Drops shards of the ancestor of which nothing is left.
-    async fn drop_flat(&self, date: Date, job: &Job, deletions: &Deletions) -> Result<Repacked, ArchiveError> {
-        let mut files_dropped = 0_u64;
-        for listed in &job.shards {
-            let state = self.state_of(listed, deletions).await?;
-            if state.dead_entries < u64::from(listed.entries) {
-                let (listed, dead_entries) = (listed.clone(), state.dead_entries);
-                let stuck = Stuck { listed, reason: job.reason, dead_entries };
-                return Err(ArchiveError::refused(stuck.to_string()));
-            }
-            files_dropped = files_dropped.saturating_add(state.dead_entries);
-        }
-        self.install_nothing(date, &job.shards, Done { files_dropped, ..Done::default() }).await
-    }
 }
 
 /// The keys and identities of shards that are to go.
@@ -190,7 +191,6 @@ async fn blocking<T: Send + 'static>(
 
 /// The same on the spot, so that a seed decides the order of everything.
 #[cfg(test)]
-#[expect(clippy::unused_async, reason = "it stands in for one that waits")]
 async fn blocking<T>(work: impl FnOnce() -> Result<T, ArchiveError>) -> Result<T, ArchiveError> {
     work()
 }

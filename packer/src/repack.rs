@@ -11,8 +11,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use desfmt::legacy::LegacyName;
 use desfmt::v3::FrameSize;
-use desfmt::{Date, ObjectKey};
+use desfmt::{Date, ObjectKey, layout};
 use desstore::repack::{DayPlan, Job, RepackSettings, Repacked, Thresholds};
 use desstore::{ArchiveWriter, Conditions, ObjectStore, Randomness, probe};
 use tokio::sync::Semaphore;
@@ -122,9 +123,6 @@ async fn run_day(
     metrics: &RepackMetrics,
 ) -> Result<(), PackError> {
     report.note_oldest(plan.oldest);
-    for stuck in &plan.stuck {
-        report.stuck(stuck);
-    }
     if config.dry_run {
         plan.jobs.iter().for_each(|job| report.planned(JobLine::planned(plan.date, job)));
         return Ok(());
@@ -160,11 +158,12 @@ async fn run_day(
 /// Brings a retired shard back under a new name.
 pub async fn roll_back(writer: &ArchiveWriter, config: &RepackConfig, key: &ObjectKey) -> Result<Repacked, PackError> {
     let spool = Spool::open(&config.spool).map_err(|source| PackError::spool(&config.spool, source))?;
-    let name = desfmt::layout::parse_shard(key.as_str(), writer.identity().bits());
-    let Some(name) = name else {
+    let bits = writer.identity().bits();
+    let flat = || LegacyName::parse(key.as_str(), bits).ok().map(|name| name.group);
+    let Some(group) = layout::parse_shard(key.as_str(), bits).map(|name| name.group).or_else(flat) else {
         return Err(PackError::refused(format!(
             "{key} is no shard of this archive, such as `des-repack gc` names them"
         )));
     };
-    Ok(Box::pin(writer.roll_back(name.group.date, key, &config.settings(&spool))).await?)
+    Ok(Box::pin(writer.roll_back(group.date, key, &config.settings(&spool))).await?)
 }

@@ -3,69 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use desfmt::legacy::{BigFileHash, LegacyCodec, LegacyWriter, StoredPayload};
-use desfmt::{BucketBits, Date, ObjectKey, Timestamp, Uid, layout};
+use desfmt::{Date, Uid, layout};
 
-use super::{Adopted, adopt};
+use super::Adopted;
+use super::fixture::{self, bits, day, put};
 use crate::archive::{Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Deletion, ReadOptions};
-use crate::clock::{Clock, ManualClock, Randomness, SeededRandom};
+use crate::clock::{Clock, SeededRandom};
 use crate::fault::{FaultStore, Phase};
-use crate::memory::MemoryStore;
-use crate::store::{ObjectStore, Payload};
+use crate::store::ObjectStore;
 
-const BIG: &[u8] = b"kept beside the shards";
-
-fn bits() -> BucketBits {
-    BucketBits::new(8).unwrap()
-}
-
-fn day() -> Date {
-    "20240115".parse().unwrap()
-}
-
-async fn put(store: &dyn ObjectStore, key: &str, bytes: impl Into<Bytes>) {
-    store.put(&ObjectKey::new(key).unwrap(), Payload::Bytes(bytes.into())).await.unwrap();
-}
-
-/// Shards of two days, a big file, a uid that is in two splits, and a sidecar that deletes two uids.
 async fn ancestor() -> (Arc<dyn ObjectStore>, Arc<dyn Clock>) {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_micros(1_705_300_000_000_000)));
-    let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
-    // All of these are in bucket 3F: 63 modulo 256.
-    for (key, uids) in [
-        ("20240115_3F_0000.des", vec!["63", "319", "575"]),
-        ("20240115_3F_0001.des", vec!["319", "831"]),
-        ("20240116_3F_0000.des", vec!["63"]),
-    ] {
-        let mut writer = LegacyWriter::new();
-        let mut bytes = LegacyWriter::HEADER.to_vec();
-        for uid in uids {
-            let content = format!("{uid} in {key}");
-            let len = u64::try_from(content.len()).unwrap();
-            let payload = StoredPayload { codec: LegacyCodec::Stored, stored_len: len, plain_len: len };
-            writer.push_inline(&Uid::new(uid).unwrap(), payload, None).unwrap();
-            bytes.extend(content.into_bytes());
-        }
-        if key.starts_with("20240116") {
-            let len = u64::try_from(BIG.len()).unwrap();
-            writer.push_big_file(&Uid::new("319").unwrap(), &BigFileHash::of(BIG), len, None).unwrap();
-        }
-        bytes.extend(writer.finish());
-        put(store.as_ref(), key, bytes).await;
-    }
-    put(store.as_ref(), &format!("_bigFiles/{}", BigFileHash::of(BIG)), BIG).await;
-    let record = |uid: &str| {
-        serde_json::json!({
-            "uid": uid, "created_at": "2024-01-15T00:00:00+00:00", "deleted_at": "2024-02-01T00:00:00+00:00",
-            "deleted_by": "somebody", "reason": "asked", "ticket_id": "T-9",
-        })
-    };
-    let sidecar = serde_json::json!({
-        "version": 1, "shard_file": "20240115_3F_0000.des", "shard_size": 1, "created_at": "x", "last_updated": "x",
-        "index": {}, "tombstones": {"63:2024-01-15T00:00:00+00:00": record("63"), "831:x": record("831")},
-    });
-    put(store.as_ref(), "20240115_3F_0000.meta", serde_json::to_vec(&sidecar).unwrap()).await;
+    let (store, clock) = fixture::ancestor().await;
     (store, clock)
 }
 
@@ -96,8 +44,7 @@ async fn open(store: &Arc<dyn ObjectStore>, clock: &Arc<dyn Clock>) -> Option<Ar
 }
 
 async fn run(store: &Arc<dyn ObjectStore>, clock: &Arc<dyn Clock>, seed: u64) -> Result<Adopted, ArchiveError> {
-    let random: Arc<dyn Randomness> = Arc::new(SeededRandom::new(seed));
-    adopt(store, bits(), (clock, &random), false).await
+    fixture::adopted(store, clock, seed).await
 }
 
 #[tokio::test]

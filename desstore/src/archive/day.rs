@@ -1,5 +1,6 @@
 //! What is known of a day: its live shards and its tombstones, looked at afresh at most every `ttl`.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -108,6 +109,18 @@ impl Day {
         let at = self.serials.binary_search_by_key(&serial, |(serial, ..)| *serial).ok()?;
         let (_, index, origin) = self.serials.get(at)?;
         Some((self.shards.get(*index)?, *origin))
+    }
+
+    /// The same for whoever has a file open: also a shard of the ancestor that was converted, for as long as it is known.
+    pub(crate) fn holder(&self, serial: u32) -> Option<(Cow<'_, DayShard>, u16)> {
+        if let Some((shard, origin)) = self.by_serial(serial) {
+            return Some((Cow::Borrowed(shard), origin));
+        }
+        let (manifest, _) = self.manifest.as_ref()?;
+        let replaced = manifest.retired.iter().filter_map(|object| object.entry.as_deref());
+        let mut flat = replaced.filter(|entry| layout::is_flat(&entry.key));
+        let found = flat.find(|entry| entry.serials.contains(&serial))?;
+        Some((Cow::Owned(DayShard::of(found)), 0))
     }
 
     /// The shard that a listing comes to after the files of a serial, and the first birth number that may be in it; none where

@@ -192,8 +192,8 @@ impl Archive {
     /// Finds where the content of a birth number lies. As [`Archive::locate`], but without making an entry.
     pub(crate) async fn locate_content(&self, date: Date, birth: Birth) -> Result<Option<Place>, ArchiveError> {
         let Some(day) = self.day(date).await? else { return Ok(None) };
-        let Some((shard, origin)) = day.by_serial(birth.serial) else { return Ok(None) };
-        let shard = self.open_shard(shard).await?;
+        let Some((shard, origin)) = day.holder(birth.serial) else { return Ok(None) };
+        let shard = self.open_shard(&shard).await?;
         let index = match &shard.index {
             Index::Paged(index) => index,
             Index::Legacy(legacy) => {
@@ -213,8 +213,8 @@ impl Archive {
     /// Finds an entry by its birth number.
     pub(crate) async fn locate(&self, date: Date, birth: Birth) -> Result<Option<Located>, ArchiveError> {
         let Some(day) = self.day(date).await? else { return Ok(None) };
-        let Some((shard, origin)) = day.by_serial(birth.serial) else { return Ok(None) };
-        let open = self.open_shard(shard).await?;
+        let Some((shard, origin)) = day.holder(birth.serial) else { return Ok(None) };
+        let open = self.open_shard(&shard).await?;
         let index = match &open.index {
             Index::Paged(index) => index,
             Index::Legacy(legacy) => return Ok(legacy.by_ordinal(&open, birth)),

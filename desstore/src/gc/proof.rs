@@ -3,10 +3,10 @@
 use std::fmt;
 
 use desfmt::document::{Manifest, ManifestShard};
-use desfmt::legacy::{BIG_FILES_PREFIX, Location};
-use desfmt::{ObjectKey, layout};
+use desfmt::v3::Entry;
+use desfmt::{Digest, ObjectKey, layout};
 
-use crate::archive::{ArchiveError, Index};
+use crate::archive::ArchiveError;
 use crate::deletions::Deletions;
 use crate::error::StoreErrorKind;
 use crate::object::ShardObject;
@@ -24,7 +24,7 @@ pub enum Unproven {
     Differs(String),
     /// It is no shard that can be read.
     Unreadable(String),
-    /// It is of the ancestor: its files have no digests, so that only deletion can prove that they are not needed.
+    /// It is of the ancestor, and whether others need a big file of it cannot be told.
     Ancestor(String),
     /// A live shard that should hold what is left of it cannot be used.
     SuccessorBroken(String),
@@ -53,16 +53,32 @@ pub(super) struct Proof {
     pub(super) has_dead: bool,
 }
 
+/// A file in a live shard.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    pub(super) listed: &'a ManifestShard,
+    pub(super) entry: Entry,
+    pub(super) digest: Digest,
+}
+
 impl Proof {
-    const fn of(outcome: Result<(), Unproven>, has_dead: bool) -> Self {
+    pub(super) const fn of(outcome: Result<(), Unproven>, has_dead: bool) -> Self {
         Self { outcome, has_dead }
     }
 }
 
 /// A live shard that is opened when it is needed.
-struct Live<'a> {
-    listed: &'a ManifestShard,
+pub(super) struct Live<'a> {
+    pub(super) listed: &'a ManifestShard,
     open: Option<ShardObject>,
+}
+
+impl<'a> Live<'a> {
+    /// The live shards of a bucket that can be opened as such of the current version.
+    pub(super) fn of_bucket(manifest: &'a Manifest, bucket: u16) -> Vec<Self> {
+        let group = manifest.shards.iter().filter(|shard| shard.bucket == bucket && !layout::is_flat(&shard.key));
+        group.map(|listed| Self { listed, open: None }).collect()
+    }
 }
 
 impl ArchiveWriter {
@@ -82,8 +98,7 @@ impl ArchiveWriter {
     async fn look_into(&self, manifest: &Manifest, key: &ObjectKey) -> Result<Proof, ArchiveError> {
         let store = self.store.as_ref();
         if layout::is_flat(key) {
-            let deletions = Deletions::read(store, self.bits(), manifest.date).await?;
-            return self.prove_flat(manifest, key, &deletions).await;
+            return self.prove_flat(manifest, key).await;
         }
         let mut object = match ShardObject::open(store, key).await {
             Ok(object) => object,
@@ -105,8 +120,7 @@ impl ArchiveWriter {
             return Ok(Proof::of(Ok(()), true));
         }
         let bucket = name.group.bucket.number();
-        let group = manifest.shards.iter().filter(|shard| shard.bucket == bucket);
-        let mut live: Vec<Live<'_>> = group.map(|listed| Live { listed, open: None }).collect();
+        let mut live = Live::of_bucket(manifest, bucket);
         if let Some(broken) = self.broken_successor(manifest, key, &mut live).await? {
             return Ok(Proof::of(Err(broken), false));
         }
@@ -150,59 +164,32 @@ impl ArchiveWriter {
         Ok(None)
     }
 
-    /// The same for a shard of the ancestor that was adopted: everything in it must be deleted.
-    async fn prove_flat(
-        &self,
-        manifest: &Manifest,
-        key: &ObjectKey,
-        deletions: &Deletions,
-    ) -> Result<Proof, ArchiveError> {
-        let kept = |why: String| Ok(Proof::of(Err(Unproven::Ancestor(why)), true));
-        let open = match self.archive().open_object(key).await {
-            Ok((_, open)) => open,
-            Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
-                return Ok(Proof::of(Ok(()), false));
-            }
-            Err(error @ (ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. })) => {
-                return Ok(Proof::of(Err(Unproven::Unreadable(error.to_string())), false));
-            }
-            Err(error) => return Err(error),
-        };
-        let Index::Legacy(shard) = &open.index else { return kept("it is not one".to_owned()) };
-        let retired = manifest.retired.iter().find(|object| object.key == *key);
-        let is_deleted_whole = retired.is_some_and(|object| deletions.holds_shard(object.shard));
-        for entry in shard.index().iter() {
-            if !is_deleted_whole && !deletions.holds(self.archive().uid_hasher().hash(entry.uid)) {
-                return kept(format!("{:?} in it is not deleted", entry.uid));
-            }
-            let Location::BigFile { hash, .. } = entry.location else { continue };
-            let lies =
-                hash.key(key, BIG_FILES_PREFIX).map_err(|error| ArchiveError::inconsistent(key, error.to_string()))?;
-            match self.store.head(&lies).await {
-                Err(error) if error.kind == StoreErrorKind::NotFound => {}
-                Ok(_) => {
-                    let why = "which other shards may share; delete that by hand where none does";
-                    return kept(format!("the content of {:?} is in {lies}, {why}", entry.uid));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Proof::of(Ok(()), true))
-    }
-
-    /// Looks for a file in live shards.
+    /// Whether a file is in a live shard, with the same content.
     async fn is_elsewhere(
         &self,
         live: &mut [Live<'_>],
         uid: &str,
-        digest: desfmt::Digest,
+        digest: Digest,
     ) -> Result<Result<(), Unproven>, ArchiveError> {
+        if !keeps(Rule::ProofReadsSuccessor) && live.iter().any(|shard| shard.listed.may_hold(uid)) {
+            return Ok(Ok(()));
+        }
+        Ok(match self.find_live(live, uid).await? {
+            Ok(found) if found.digest == digest => Ok(()),
+            Ok(_) => Err(Unproven::Differs(uid.to_owned())),
+            Err(reason) => Err(reason),
+        })
+    }
+
+    /// Looks for a file in live shards.
+    pub(super) async fn find_live<'a>(
+        &self,
+        live: &mut [Live<'a>],
+        uid: &str,
+    ) -> Result<Result<Found<'a>, Unproven>, ArchiveError> {
         let store = self.store.as_ref();
         let mut outcome = Err(Unproven::OnlyHere(uid.to_owned()));
         for shard in live.iter_mut().filter(|shard| shard.listed.may_hold(uid)) {
-            if !keeps(Rule::ProofReadsSuccessor) {
-                return Ok(Ok(()));
-            }
             let open = match &mut shard.open {
                 Some(open) => open,
                 None => match open_live(store, shard.listed).await? {
@@ -213,10 +200,8 @@ impl ArchiveWriter {
                     }
                 },
             };
-            match open.find(store, uid).await? {
-                Some((_, found)) if found == digest => return Ok(Ok(())),
-                Some(_) => return Ok(Err(Unproven::Differs(uid.to_owned()))),
-                None => {}
+            if let Some((entry, digest)) = open.find(store, uid).await? {
+                return Ok(Ok(Found { listed: shard.listed, entry, digest }));
             }
         }
         Ok(outcome)

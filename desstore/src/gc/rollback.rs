@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use desfmt::document::{ManifestShard, RetiredObject};
+use desfmt::document::{Manifest, ManifestShard, RetiredObject};
 use desfmt::v3::FOOTER_LEN;
 use desfmt::{Date, Digest, ObjectKey, ShardName, layout, v3};
 
 use crate::archive::ArchiveError;
+use crate::deletions::Deletions;
 use crate::error::StoreErrorKind;
 use crate::inventory::ReadManifest;
 use crate::publish::{ArchiveWriter, Swapped, is_unsettled};
@@ -40,6 +42,9 @@ impl ArchiveWriter {
             let reason = format!("{key} is not retired, so it cannot be brought back");
             return Err(ArchiveError::refused(reason));
         };
+        if layout::is_flat(key) {
+            return self.convert_again(date, manifest, wanted, settings).await;
+        }
         let shares = |a: &ManifestShard, b: &ManifestShard| a.serials.iter().any(|serial| b.serials.contains(serial));
         let successors: Vec<_> = manifest.shards.iter().filter(|shard| shares(shard, wanted)).collect();
         let peers: Vec<&ManifestShard> = manifest
@@ -74,6 +79,28 @@ impl ArchiveWriter {
             Swapped::Done => Repacked::Swapped(done),
             Swapped::Stale | Swapped::Taken => Repacked::Overtaken,
         })
+    }
+
+    /// Makes the shard of the current version once more that a shard of the ancestor was replaced by.
+    async fn convert_again(
+        &self,
+        date: Date,
+        manifest: &Manifest,
+        flat: &ManifestShard,
+        settings: &RepackSettings,
+    ) -> Result<Repacked, ArchiveError> {
+        let is_successor =
+            |shard: &&ManifestShard| (shard.bucket, shard.split, shard.serials.len()) == (flat.bucket, flat.split, 1);
+        let Some(successor) = manifest.shards.iter().find(is_successor) else {
+            let reason =
+                format!("all that {} held was deleted, or what replaced it was merged with others since", flat.key);
+            return Err(ArchiveError::refused(reason));
+        };
+        let name = flat.name(date, self.bits());
+        let name =
+            name.ok_or_else(|| ArchiveError::inconsistent(&flat.key, "its bucket is not one of this archive"))?;
+        let deletions = Arc::new(Deletions::read_group(self.store.as_ref(), &name.group).await?);
+        self.convert(date, flat, successor, &deletions, settings).await
     }
 
     /// Copies an object to the next free name of its split, proves the copy, and says what the manifest is to say of it.

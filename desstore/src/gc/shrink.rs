@@ -1,6 +1,7 @@
 //! The end of a deletion: when no object of any kind holds a uid, its record shrinks to a hash, which stays for ever.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use desfmt::document::FoldedTombstones;
 use desfmt::legacy::LegacyName;
@@ -16,7 +17,7 @@ use crate::rules::{Rule, keeps};
 impl ArchiveWriter {
     /// Shrinks the records of a day whose uids no object holds any more. How many did. Where deletions of a group are not
     /// carried out, the index of each of its objects is read.
-    pub async fn shrink(&self, date: Date) -> Result<u64, ArchiveError> {
+    pub async fn shrink(&self, date: Date, grace: Duration) -> Result<u64, ArchiveError> {
         let store = self.store.as_ref();
         let log = TombstoneLog::list(store, self.bits(), date).await?;
         let groups: Vec<Group> =
@@ -41,6 +42,10 @@ impl ArchiveWriter {
             }
             if hashes.is_empty() {
                 continue;
+            }
+            // What the ancestor kept beside its shards has no uid: it must be needed by no shard at all.
+            if self.identity().is_adopted() && !self.sweep_big_files(grace).await? {
+                return Ok(shrunk);
             }
             let count = u64::try_from(hashes.len()).unwrap_or(u64::MAX);
             let written = self

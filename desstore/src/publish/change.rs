@@ -43,7 +43,7 @@ pub(crate) enum Change {
     Swap {
         /// What goes, by key and identity.
         old: Vec<(ObjectKey, ShardId)>,
-        /// What comes; nothing where all files of the old ones are deleted.
+        /// What comes; nothing where all files of the old ones are deleted. One without serials gets one that was never used.
         new: Vec<ManifestShard>,
     },
     /// Retired and condemned objects that are proven gone.
@@ -77,7 +77,7 @@ impl Change {
         match self {
             Self::Add(new) => add(manifest, &new.listed, &new.known),
             Self::Condemn(objects) => Ok(condemn(manifest, objects)),
-            Self::Swap { old, new } => Ok(swap(manifest, old, new, now)),
+            Self::Swap { old, new } => swap(manifest, old, new, now),
             Self::Forget(keys) => Ok(forget(manifest, keys)),
         }
     }
@@ -94,16 +94,23 @@ fn add(manifest: &mut Manifest, shard: &ManifestShard, known: &[ObjectKey]) -> R
     if manifest.shards.iter().any(|listed| listed.bucket == shard.bucket && !known.contains(&listed.key)) {
         return Ok(Decision::Recompare);
     }
-    let serial = manifest.next_serial;
-    if serial > Birth::SERIAL_MAX {
-        let reason = format!("the day {} has used up all {} serials; repack it", manifest.date, Birth::SERIAL_MAX);
-        return Err(ArchiveError::refused(reason));
-    }
-    manifest.next_serial = serial.saturating_add(1);
+    let serial = take_serials(manifest, 1)?.start;
     let numbers = manifest.numbers.entry(shard.bucket).or_default();
     numbers.split_max = numbers.split_max.max(shard.split);
     manifest.shards.push(ManifestShard { serials: vec![serial], ..ManifestShard::clone(shard) });
     Ok(Decision::Committed(serial))
+}
+
+/// Gives out serials that were never used.
+fn take_serials(manifest: &mut Manifest, count: usize) -> Result<std::ops::Range<u32>, ArchiveError> {
+    let first = manifest.next_serial;
+    let end = first.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    if end.saturating_sub(1) > Birth::SERIAL_MAX {
+        let reason = format!("the day {} has used up all {} serials; repack it", manifest.date, Birth::SERIAL_MAX);
+        return Err(ArchiveError::refused(reason));
+    }
+    manifest.next_serial = end;
+    Ok(first..end)
 }
 
 /// True when the key of a shard can no longer become live.
@@ -129,28 +136,35 @@ fn condemn(manifest: &mut Manifest, objects: &[CondemnedObject]) -> Decision {
     Decision::Committed(0)
 }
 
-fn swap(manifest: &mut Manifest, old: &[(ObjectKey, ShardId)], new: &[ManifestShard], now: Timestamp) -> Decision {
+fn swap(
+    manifest: &mut Manifest,
+    old: &[(ObjectKey, ShardId)],
+    new: &[ManifestShard],
+    now: Timestamp,
+) -> Result<Decision, ArchiveError> {
     let is_live = |key: &ObjectKey, id: ShardId, manifest: &Manifest| {
         manifest.shards.iter().any(|shard| shard.key == *key && shard.shard == id)
     };
     // An earlier run of ours has adopted and committed the same objects.
     let has_gone = |(key, _): &(ObjectKey, ShardId)| manifest.is_terminal(key);
     if !new.is_empty() && new.iter().all(|shard| is_live(&shard.key, shard.shard, manifest)) {
-        return if old.iter().all(has_gone) { Decision::Committed(0) } else { Decision::Stale };
+        return Ok(if old.iter().all(has_gone) { Decision::Committed(0) } else { Decision::Stale });
     }
     let needs_old = keeps(Rule::SwapNeedsOld);
     if old.is_empty() || (needs_old && !old.iter().all(|(key, id)| is_live(key, *id, manifest))) {
-        return Decision::Stale;
+        return Ok(Decision::Stale);
     }
     if new.iter().any(|shard| is_spent(manifest, shard) || manifest.shards.iter().any(|live| live.key == shard.key)) {
-        return Decision::Terminal;
+        return Ok(Decision::Terminal);
     }
     let stays = |shard: &ManifestShard| !old.iter().any(|(key, _)| *key == shard.key);
     let serial_is_taken =
         |serial: &u32| manifest.shards.iter().filter(|shard| stays(shard)).any(|shard| shard.serials.contains(serial));
     if needs_old && new.iter().flat_map(|shard| &shard.serials).any(serial_is_taken) {
-        return Decision::Stale;
+        return Ok(Decision::Stale);
     }
+    let fresh = new.iter().filter(|shard| shard.serials.is_empty()).count();
+    let mut serials = take_serials(manifest, fresh)?;
     let generation = manifest.generation.saturating_add(1);
     let (staying, going): (Vec<_>, Vec<_>) = std::mem::take(&mut manifest.shards).into_iter().partition(stays);
     manifest.shards = staying;
@@ -164,10 +178,14 @@ fn swap(manifest: &mut Manifest, old: &[(ObjectKey, ShardId)], new: &[ManifestSh
     }));
     for shard in new {
         manifest.use_up(shard.bucket, shard.split, shard.repack);
-        manifest.shards.push(shard.clone());
+        let mut shard = shard.clone();
+        if shard.serials.is_empty() {
+            shard.serials.extend(serials.next());
+        }
+        manifest.shards.push(shard);
     }
     manifest.shards.sort_by(|a, b| a.key.cmp(&b.key));
-    Decision::Committed(0)
+    Ok(Decision::Committed(0))
 }
 
 fn forget(manifest: &mut Manifest, keys: &[(ObjectKey, Numbers)]) -> Decision {
@@ -253,6 +271,27 @@ mod tests {
         let other = Change::Swap { old: vec![other], new: vec![shard(1, 1, &[2])] };
         assert_eq!(other.apply(&mut manifest, NOW).unwrap(), Decision::Stale);
         assert_eq!(manifest, before);
+    }
+
+    #[test]
+    fn a_shard_without_serials_gets_one_that_was_never_used() {
+        let mut manifest = day(vec![shard(0, 0, &[1]), shard(1, 0, &[2])]);
+        let old = vec![identity(&shard(0, 0, &[1]))];
+
+        let change = Change::Swap { old, new: vec![shard(0, 1, &[])] };
+        assert_eq!(change.apply(&mut manifest, NOW).unwrap(), Decision::Committed(0));
+
+        assert_eq!((&manifest.shards[0].serials, manifest.next_serial), (&vec![10], 11));
+        assert_eq!(
+            change.apply(&mut manifest, NOW).unwrap(),
+            Decision::Committed(0),
+            "and asking again changes nothing"
+        );
+        assert_eq!(manifest.next_serial, 11);
+        manifest.next_serial = Birth::SERIAL_MAX + 1;
+        let last = Change::Swap { old: vec![identity(&shard(1, 0, &[2]))], new: vec![shard(1, 1, &[])] };
+        let refused = last.apply(&mut manifest, NOW).unwrap_err();
+        assert!(refused.to_string().contains("used up all"), "{refused}");
     }
 
     #[test]

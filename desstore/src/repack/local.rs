@@ -113,7 +113,7 @@ impl LocalShard {
     }
 }
 
-fn read_at(file: &File, range: std::ops::Range<u64>, name: &str) -> Result<Vec<u8>, ArchiveError> {
+pub(super) fn read_at(file: &File, range: std::ops::Range<u64>, name: &str) -> Result<Vec<u8>, ArchiveError> {
     let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, range.start).map_err(|error| spool_error(Path::new(name), error))?;

@@ -25,6 +25,8 @@ pub struct Thresholds {
     pub merged_bytes_max: u64,
     /// Every shard is due: everything is compressed anew.
     pub all: bool,
+    /// Every shard of the ancestor is due.
+    pub convert: bool,
 }
 
 impl Default for Thresholds {
@@ -35,6 +37,7 @@ impl Default for Thresholds {
             group_shards_max: 4,
             merged_bytes_max: 256 << 20,
             all: false,
+            convert: false,
         }
     }
 }
@@ -52,6 +55,8 @@ pub enum Reason {
     Empty,
     /// It is compressed anew, as asked for.
     Recompress,
+    /// It is of the ancestor, and becomes one of the current version, as asked for.
+    Convert,
 }
 
 impl std::fmt::Display for Reason {
@@ -62,6 +67,7 @@ impl std::fmt::Display for Reason {
             Self::Merge => "merge",
             Self::Empty => "empty",
             Self::Recompress => "recompress",
+            Self::Convert => "convert",
         })
     }
 }
@@ -79,7 +85,7 @@ pub struct ShardState {
     pub oldest: Option<Timestamp>,
 }
 
-/// Shards that give way to one or to none.
+/// Shards that give way to one or to none; those of the ancestor each to one of its own.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The old shards, all of one group.
@@ -117,28 +123,6 @@ impl Job {
     }
 }
 
-/// A shard that is due and cannot be rewritten: it is of the ancestor, and adopted where it lay.
-#[derive(Debug, Clone)]
-pub struct Stuck {
-    /// What the manifest says of it.
-    pub listed: ManifestShard,
-    /// Why it is due.
-    pub reason: Reason,
-    /// How many of its files are deleted.
-    pub dead_entries: u64,
-}
-
-impl std::fmt::Display for Stuck {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} of its {} files are deleted and stay in it: it is a shard of the ancestor, which can be dropped when all of \
-             them are deleted, but not rewritten; pack what a mount shows of its day into a new archive, which takes its place",
-            self.dead_entries, self.listed.entries,
-        )
-    }
-}
-
 /// What is to be done about a day.
 #[derive(Debug, Clone)]
 pub struct DayPlan {
@@ -146,8 +130,6 @@ pub struct DayPlan {
     pub date: Date,
     /// The jobs, which do not depend on each other.
     pub jobs: Vec<Job>,
-    /// Shards that are due and stay as they are.
-    pub stuck: Vec<Stuck>,
     /// When the oldest deletion was made that is not proven to be carried out.
     pub oldest: Option<Timestamp>,
 }
@@ -156,17 +138,14 @@ impl DayPlan {
     /// Plans for the live shards of a day.
     pub fn new(date: Date, shards: &[ShardState], thresholds: &Thresholds, now: Timestamp) -> Self {
         let mut due: Vec<(u16, Vec<&ShardState>, Reason)> = Vec::new();
-        let mut stuck = Vec::new();
         for shard in shards {
             match why(shard, thresholds, now) {
-                Some(reason) if reason != Reason::Empty && layout::is_flat(&shard.listed.key) => {
-                    let (listed, dead_entries) = (shard.listed.clone(), shard.dead_entries);
-                    stuck.push(Stuck { listed, reason, dead_entries });
-                }
+                Some(reason) if reason != Reason::Empty && is_flat(shard) => {}
                 Some(reason) => due.push((shard.listed.bucket, vec![shard], reason)),
                 None => {}
             }
         }
+        due.extend(to_convert(shards, thresholds, now));
         for (bucket, small) in to_merge(shards, thresholds) {
             // A shard that is due anyway goes into the merge of its group.
             due.retain(|(_, shards, reason)| {
@@ -181,8 +160,32 @@ impl DayPlan {
             dead_bytes: shards.iter().map(|shard| shard.dead_bytes).sum(),
             shards: shards.into_iter().map(|shard| shard.listed.clone()).collect(),
         });
-        Self { date, jobs: jobs.collect(), stuck, oldest: shards.iter().filter_map(|shard| shard.oldest).min() }
+        Self { date, jobs: jobs.collect(), oldest: shards.iter().filter_map(|shard| shard.oldest).min() }
     }
+}
+
+fn is_flat(shard: &ShardState) -> bool {
+    layout::is_flat(&shard.listed.key)
+}
+
+/// For each group the flat shards from the first one on that is due. Those after it come along: of a uid that several of
+/// them hold the first counts, and a shard of the current version stands behind all that are flat.
+fn to_convert<'a>(
+    shards: &'a [ShardState],
+    thresholds: &Thresholds,
+    now: Timestamp,
+) -> Vec<(u16, Vec<&'a ShardState>, Reason)> {
+    let mut flat: Vec<_> = shards.iter().filter(|shard| is_flat(shard)).collect();
+    flat.retain(|shard| why(shard, thresholds, now) != Some(Reason::Empty));
+    flat.sort_unstable_by(|a, b| (a.listed.bucket, &a.listed.key).cmp(&(b.listed.bucket, &b.listed.key)));
+    let groups = flat.chunk_by(|a, b| a.listed.bucket == b.listed.bucket);
+    let jobs = groups.filter_map(|group| {
+        let reasons = group.iter().map(|shard| why(shard, thresholds, now));
+        let (from, reason) = reasons.enumerate().find_map(|(at, reason)| Some((at, reason?)))?;
+        let due = group.get(from..)?;
+        Some((due.first()?.listed.bucket, due.to_vec(), reason))
+    });
+    jobs.collect()
 }
 
 fn is_same(a: &ShardState, b: &ShardState) -> bool {
@@ -204,6 +207,9 @@ fn why(shard: &ShardState, thresholds: &Thresholds, now: Timestamp) -> Option<Re
     if shard.oldest.is_some_and(|oldest| now.since(oldest) >= thresholds.age_max) {
         return Some(Reason::Age);
     }
+    if thresholds.convert && is_flat(shard) {
+        return Some(Reason::Convert);
+    }
     thresholds.all.then_some(Reason::Recompress)
 }
 
@@ -218,9 +224,7 @@ fn to_merge<'a>(shards: &'a [ShardState], thresholds: &Thresholds) -> Vec<(u16, 
         if group.len() <= thresholds.group_shards_max {
             continue;
         }
-        group.retain(|shard| {
-            shard.dead_entries < u64::from(shard.listed.entries) && !layout::is_flat(&shard.listed.key)
-        });
+        group.retain(|shard| shard.dead_entries < u64::from(shard.listed.entries) && !is_flat(shard));
         group.sort_by_key(|shard| shard.listed.len);
         let (mut bytes, mut origins) = (0_u64, 0_usize);
         let fits = |shard: &&ShardState| {

@@ -1,17 +1,17 @@
 //! Building the successor of one or several shards in a local file.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use desfmt::v3::limits::{SLOT_BITS, SLOT_LEN};
-use desfmt::v3::{self, Body, BodySettings, BodyWriter, BuildError, EncodedFrame, FrameCutter, FrameEncoder};
+use desfmt::v3::{self, Body, BodySettings, BodyWriter, EncodedFrame, FrameCutter, FrameEncoder};
 use desfmt::{ArchiveId, BucketBits, Date, ShardName, Uid, UidHasher};
 
 use crate::archive::ArchiveError;
 use crate::deletions::Deletions;
+use crate::repack::body_file::{BodyFile, Trouble, refused};
 use crate::repack::encode::FrameQueue;
-use crate::repack::local::{LocalShard, SpoolFile, spool_error};
+use crate::repack::files::{Files, LiveFiles};
+use crate::repack::local::{LocalShard, SpoolFile};
 use crate::repack::merge::{Item, Liveness, Merge};
 use crate::repack::placing::{Ground, frames_of};
 use crate::repack::source::Source;
@@ -57,22 +57,19 @@ pub(super) struct RebuiltShard {
     pub(super) uid_max: Option<Uid>,
 }
 
-/// The files that stay, for whoever decides how they are compressed.
+/// The live files of shards that were surveyed.
 #[derive(Debug)]
-pub struct LiveFiles<'a> {
+struct Surveyed<'a> {
     sources: &'a mut [Source],
     grounds: &'a [Ground],
 }
 
-impl LiveFiles<'_> {
-    /// Their plain bytes together.
-    pub fn bytes(&self) -> u64 {
+impl Files for Surveyed<'_> {
+    fn bytes(&self) -> u64 {
         self.grounds.iter().map(|ground| ground.bytes_live).fold(0, u64::saturating_add)
     }
 
-    /// Goes over all of them in the order of their uids. `want` gets the length of each and says how many bytes of its
-    /// beginning `take` is to be given; with 0 it is passed over.
-    pub fn for_each(
+    fn for_each(
         &mut self,
         want: &mut dyn FnMut(u64) -> u64,
         take: &mut dyn FnMut(Vec<u8>),
@@ -161,8 +158,8 @@ impl Task {
             return Ok((Chosen { codec, level, dictionary: None, frame_size }, true));
         }
         // The old dictionary may hold snippets of deleted files; the new one is made of nothing but what stays.
-        let mut files = LiveFiles { sources: &mut self.sources, grounds };
-        Ok((self.settings.chooser.choose(&mut files)?, false))
+        let mut files = Surveyed { sources: &mut self.sources, grounds };
+        Ok((self.settings.chooser.choose(&mut LiveFiles(&mut files))?, false))
     }
 
     fn lineage(&self, grounds: &[Ground]) -> (v3::Lineage, Vec<Vec<u16>>) {
@@ -192,20 +189,17 @@ impl Task {
         let name = self.name()?;
         let (lineage, origins) = self.lineage(grounds);
         let serials = lineage.serials.clone();
-        let (file, out) = SpoolFile::create(&self.settings.spool, &self.spool_name)?;
         let encoder = FrameEncoder::new(chosen.codec, chosen.level, chosen.dictionary.as_ref()).map_err(refused)?;
         let settings = BodySettings { archive: self.archive, codec: chosen.codec };
         let body = BodyWriter::new(settings, chosen.dictionary.as_ref(), lineage).map_err(refused)?;
         let mut build = Build {
             cutter: FrameCutter::new(chosen.frame_size),
             queue: FrameQueue::new(encoder, self.settings.threads),
-            out: BodyFile { body, out: BufWriter::with_capacity(1 << 20, out), place: file },
+            out: BodyFile::begin(body, &self.settings.spool, &self.spool_name)?,
             frames: Vec::new(),
             copies,
             copied: 0,
         };
-        let header = build.out.body.header();
-        build.out.write(&header)?;
         let (mut merge, mut plain_len) = (Merge::new(self.sources.len()), 0_u64);
         let (mut first, mut last, mut fresh_ordinal) = (None, None, 0_u32);
         while let Some(item) = merge.next(&self.sources)? {
@@ -220,7 +214,16 @@ impl Task {
             let ordinal = if keeps(Rule::BirthsSurvive) { item.entry.ordinal } else { fresh_ordinal };
             fresh_ordinal = fresh_ordinal.saturating_add(1);
             let birth = (origin.copied().unwrap_or(u16::MAX), ordinal);
-            build.out.push(&item, offset, birth)?;
+            build.out.push(v3::NewEntry {
+                uid: &item.entry.uid,
+                created_at: item.entry.created_at,
+                mtime: item.entry.mtime,
+                offset,
+                len: item.entry.len,
+                digest: item.digest,
+                metadata: item.metadata.as_deref(),
+                birth: Some(birth),
+            })?;
             plain_len = plain_len.saturating_add(item.entry.len);
             first.get_or_insert_with(|| item.entry.uid.clone());
             last = Some(item.entry.uid);
@@ -249,39 +252,6 @@ struct Build {
     frames: Vec<Vec<u8>>,
     copies: bool,
     copied: u64,
-}
-
-/// The body and the file that its bytes go to.
-struct BodyFile {
-    body: BodyWriter,
-    out: BufWriter<File>,
-    place: SpoolFile,
-}
-
-impl BodyFile {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        self.out.write_all(bytes).map_err(|error| spool_error(self.place.path(), error))
-    }
-
-    fn write_frame(&mut self, frame: EncodedFrame) -> Result<(), Trouble> {
-        let stored = self.body.push_frame(frame)?;
-        self.write(&stored).map_err(Trouble)
-    }
-
-    fn push(&mut self, item: &Item, offset: u64, birth: (u16, u32)) -> Result<(), ArchiveError> {
-        let entry = &item.entry;
-        let entry = v3::NewEntry {
-            uid: &entry.uid,
-            created_at: entry.created_at,
-            mtime: entry.mtime,
-            offset,
-            len: entry.len,
-            digest: item.digest,
-            metadata: item.metadata.as_deref(),
-            birth: Some(birth),
-        };
-        self.body.push_entry(entry).map_err(refused)
-    }
 }
 
 impl Build {
@@ -381,36 +351,10 @@ impl Build {
         self.queue.push_plain(&mut self.frames).map_err(refused)?;
         let mut out = self.out;
         self.queue.take(true, &mut |frame| out.write_frame(frame)).map_err(Trouble::into_inner)?;
-        let BodyFile { body, out: mut writer, place } = out;
-        let body = body.finish().map_err(refused)?;
-        let failed = |error| spool_error(place.path(), error);
-        writer.write_all(body.trailer()).map_err(failed)?;
-        writer.write_all(&body.footer_bytes(name)).map_err(failed)?;
-        writer.flush().map_err(failed)?;
-        Ok((place, body))
+        out.finish(name)
     }
 }
 
 fn narrow(frame: u64) -> u32 {
     u32::try_from(frame).unwrap_or(u32::MAX)
-}
-
-/// An error within what the queue hands out.
-struct Trouble(ArchiveError);
-
-impl Trouble {
-    fn into_inner(self) -> ArchiveError {
-        self.0
-    }
-}
-
-impl From<BuildError> for Trouble {
-    fn from(error: BuildError) -> Self {
-        Self(refused(error))
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
-fn refused(error: BuildError) -> ArchiveError {
-    ArchiveError::refused(format!("a shard cannot be rebuilt: {error}"))
 }

@@ -39,27 +39,29 @@ impl ArchiveWriter {
     ) -> Result<Vec<Source>, ArchiveError> {
         let mut sources = Vec::with_capacity(shards.len());
         for listed in shards {
-            let own = self.fetch_source(self.store.as_ref(), listed, settings).await;
-            let fetched = match own {
-                Err(error) if is_damage(&error) && !settings.healers.is_empty() => {
-                    self.heal(listed, settings, error).await?
-                }
-                other => other?,
+            let open = |file| {
+                let shard = LocalShard::open(file, listed.key.to_string())?;
+                self.check_identity(&listed.key, listed, &shard)?;
+                Ok(Source { listed: listed.clone(), shard })
             };
-            sources.push(fetched);
+            sources.push(self.fetch_healed(listed, settings, &open).await?);
         }
         Ok(sources)
     }
 
-    /// Looks for an undamaged copy in other stores.
-    async fn heal(
+    /// Reads an object whole and opens it; where it is damaged, a copy of it in another store.
+    pub(super) async fn fetch_healed<T: Send>(
         &self,
         listed: &ManifestShard,
         settings: &RepackSettings,
-        damage: ArchiveError,
-    ) -> Result<Source, ArchiveError> {
+        open: &(dyn Fn(File) -> Result<T, ArchiveError> + Sync),
+    ) -> Result<T, ArchiveError> {
+        let damage = match self.fetch_opened(self.store.as_ref(), listed, settings, open).await {
+            Err(error) if is_damage(&error) => error,
+            other => return other,
+        };
         for other in &settings.healers {
-            match self.fetch_source(other.as_ref(), listed, settings).await {
+            match self.fetch_opened(other.as_ref(), listed, settings, open).await {
                 Ok(source) => {
                     tracing::warn!(key = %listed.key, %damage, "the object is damaged; a copy elsewhere is not");
                     return Ok(source);
@@ -70,17 +72,17 @@ impl ArchiveWriter {
         Err(damage)
     }
 
-    async fn fetch_source(
+    async fn fetch_opened<T: Send>(
         &self,
         store: &dyn ObjectStore,
         listed: &ManifestShard,
         settings: &RepackSettings,
-    ) -> Result<Source, ArchiveError> {
+        open: &(dyn Fn(File) -> Result<T, ArchiveError> + Sync),
+    ) -> Result<T, ArchiveError> {
         let (place, file) = self.fetch_from(store, listed, settings).await?;
-        let shard = LocalShard::open(file, listed.key.to_string())?;
+        let opened = open(file);
         drop(place);
-        self.check_identity(&listed.key, listed, &shard)?;
-        Ok(Source { listed: listed.clone(), shard })
+        opened
     }
 
     /// Reads an object of this store whole into the spool and proves that it is what the manifest lists.
@@ -98,30 +100,45 @@ impl ArchiveWriter {
         listed: &ManifestShard,
         settings: &RepackSettings,
     ) -> Result<(SpoolFile, File), ArchiveError> {
-        let key = &listed.key;
+        let mut hasher = blake3::Hasher::new();
+        let mut see = |bytes: &[u8]| {
+            hasher.update(bytes);
+        };
+        let wanted = (&listed.key, listed.len, "the manifest");
+        let fetched = self.fetch_into_spool(store, wanted, settings, &mut see).await?;
+        if keeps(Rule::SourceIsVerified) && hasher.finalize().to_hex().as_str() != listed.blake3 {
+            let detail = "its bytes are not those that were published; it is left as it is, run des-verify";
+            return Err(ArchiveError::inconsistent(&listed.key, detail));
+        }
+        Ok(fetched)
+    }
+
+    /// Reads an object of a length that somebody tells into a new file of the spool; `see` gets all bytes in order.
+    pub(super) async fn fetch_into_spool(
+        &self,
+        store: &dyn ObjectStore,
+        (key, len, teller): (&ObjectKey, u64, &str),
+        settings: &RepackSettings,
+        see: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<(SpoolFile, File), ArchiveError> {
         let meta = store.head(key).await?;
-        if meta.len != listed.len {
-            let detail = format!("it has {} bytes, the manifest says {}", meta.len, listed.len);
+        if meta.len != len {
+            let detail = format!("it has {} bytes, {teller} says {len}", meta.len);
             return Err(ArchiveError::inconsistent(key, detail));
         }
         let (place, mut file) = SpoolFile::create(&settings.spool, &self.fresh_name("old"))?;
         let mut brake = Pace::new(settings.rate, self.clock.as_ref());
-        let mut hasher = blake3::Hasher::new();
-        let starts = (0..meta.len).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
+        let starts = (0..len).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
         let etag = &meta.etag;
         let mut windows = stream::iter(starts)
-            .map(|start| store.get_range(key, start..start.saturating_add(WINDOW_BYTES).min(listed.len), Some(etag)))
+            .map(|start| store.get_range(key, start..start.saturating_add(WINDOW_BYTES).min(len), Some(etag)))
             .buffered(WINDOWS);
         while let Some(bytes) = windows.try_next().await? {
-            hasher.update(&bytes);
+            see(&bytes);
             write(&mut file, &bytes, &place)?;
             brake.passed(bytes.len()).await;
         }
         drop(windows);
-        if keeps(Rule::SourceIsVerified) && hasher.finalize().to_hex().as_str() != listed.blake3 {
-            let detail = "its bytes are not those that were published; it is left as it is, run des-verify";
-            return Err(ArchiveError::inconsistent(key, detail));
-        }
         Ok((place, file))
     }
 

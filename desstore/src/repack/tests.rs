@@ -1,6 +1,7 @@
 //! What repacking, folding and collecting garbage leave behind, on a store in memory.
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
+mod converting;
 mod cost;
 
 use std::collections::BTreeMap;
@@ -415,10 +416,10 @@ async fn records_are_folded_removed_later_and_shrink_when_the_bytes_are_gone() {
     let later = fixture.writer.fold(day()).await.unwrap();
     assert_eq!((later.taken_in, later.removed, listed().await), (0, 2, 1));
 
-    assert_eq!(fixture.writer.shrink(day()).await.unwrap(), 0);
+    assert_eq!(fixture.writer.shrink(day(), DAY).await.unwrap(), 0);
     fixture.clock.advance(DAY);
     repack(&fixture, &settings(&fixture)).await;
-    assert_eq!(fixture.writer.shrink(day()).await.unwrap(), 0);
+    assert_eq!(fixture.writer.shrink(day(), DAY).await.unwrap(), 0);
     fixture.clock.advance(DAY);
     let garbage = fixture.writer.plan_gc(day(), DAY).await.unwrap().unwrap();
     assert!(garbage.oldest.is_some());

@@ -79,7 +79,7 @@ fn is_same_file(old: &Entry, new: &Entry) -> bool {
 }
 
 /// Reads every content of a shard and compares its digest, by several threads.
-fn compare_contents(shard: &LocalShard, threads: usize) -> Result<(), ArchiveError> {
+pub(super) fn compare_contents(shard: &LocalShard, threads: usize) -> Result<(), ArchiveError> {
     let pages = shard.index().index_pages();
     let threads = threads.min(usize::try_from(pages).unwrap_or(usize::MAX)).max(1);
     let step = u32::try_from(threads).unwrap_or(1);

@@ -94,6 +94,7 @@ impl Profile {
                 group_shards_max: dice.choose(&[(1, 1), (1, 2), (1, 4)]),
                 merged_bytes_max: 256 << 20,
                 all: false,
+                convert: false,
             },
             jobs: vec![
                 (weight(dice, 3), Kind::Pack),

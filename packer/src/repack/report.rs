@@ -5,7 +5,7 @@ use std::fmt;
 
 use desfmt::{Date, Timestamp};
 use desstore::Folded;
-use desstore::repack::{Job, Repacked, Stuck};
+use desstore::repack::{Job, Repacked};
 use serde::Serialize;
 
 use crate::program::reason_of;
@@ -83,10 +83,6 @@ impl RepackReport {
 
     pub(super) fn failed(&mut self, what: String, error: &(dyn Error + 'static)) {
         self.failures.push((what, reason_of(error)));
-    }
-
-    pub(super) fn stuck(&mut self, stuck: &Stuck) {
-        self.failures.push((stuck.listed.key.to_string(), stuck.to_string()));
     }
 
     pub(super) fn planned(&mut self, line: JobLine) {

@@ -1,5 +1,6 @@
 //! From `rm` to the last byte: what was deleted is searched for wherever bytes can hide, while all else reads right.
 
+mod converting;
 mod costs;
 mod killing;
 mod racing;

@@ -119,6 +119,11 @@ pub(crate) struct RepackArgs {
     #[arg(long, value_name = "CODEC", value_parser = parse_compression)]
     recompress: Option<Compression>,
 
+    /// Turns every shard of the ancestor (version 1 or 2) into one of the current version, also where nothing is deleted. Its own
+    /// readers do not find these files any more.
+    #[arg(long)]
+    convert: bool,
+
     /// How many shards are repacked at once; as many as there are processors if not given.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -167,7 +172,8 @@ impl Args {
 
     /// How it repacks; `scratch` is where shards lie unless told otherwise.
     pub(crate) fn repack_config(&self, scratch: PathBuf) -> RepackConfig {
-        let RepackArgs { threshold, max_age, group_shards, recompress, jobs, rate, rollback: _ } = &self.repack;
+        let RepackArgs { threshold, max_age, group_shards, recompress, convert, jobs, rate, rollback: _ } =
+            &self.repack;
         let auto = Compression { choice: CodecChoice::Auto, level: Compression::LEVEL_DEFAULT };
         RepackConfig {
             days: self.run.dates.clone(),
@@ -176,6 +182,7 @@ impl Args {
                 age_max: *max_age,
                 group_shards_max: group_shards.get(),
                 all: recompress.is_some(),
+                convert: *convert,
                 ..Thresholds::default()
             },
             compression: recompress.unwrap_or(auto),
@@ -259,10 +266,12 @@ mod tests {
 
     #[test]
     fn what_is_typed_becomes_the_configuration() {
-        let args = parse("--threshold 5 --max-age 6h --recompress zstd:19 --rate 10M --date 2024-01-15").unwrap();
+        let args =
+            parse("--threshold 5 --max-age 6h --convert --recompress zstd:19 --rate 10M --date 2024-01-15").unwrap();
         let config = args.repack_config(PathBuf::from("/spool"));
 
         assert_eq!((config.thresholds.dead_percent, config.thresholds.age_max), (5, Duration::from_hours(6)));
+        assert!(config.thresholds.convert);
         assert_eq!(config.compression, Compression { choice: CodecChoice::Zstd, level: 19 });
         assert_eq!((config.recompress, config.rate), (true, NonZeroU64::new(10 << 20)));
         assert_eq!(config.days, ["20240115".parse().unwrap()]);
