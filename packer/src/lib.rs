@@ -52,6 +52,6 @@ pub use rows::Row;
 pub use size::{ByteSize, SizeError};
 pub use source::{BeneathError, BucketError, Buckets, FetchedSource, RootError, Roots, Sources};
 pub use source_time::TimeRules;
-pub use spool::{clear_debris, oldest_in_spool, take_back_uploads};
+pub use spool::{clear_debris, oldest_in_spool};
 pub use store_args::{ReachArgs, StoreArgs, writable};
 pub use witness::{Fate, Witness};

@@ -123,6 +123,9 @@ async fn run_day(
     metrics: &RepackMetrics,
 ) -> Result<(), PackError> {
     report.note_oldest(plan.oldest);
+    for (key, error) in &plan.unknown {
+        report.failed(key.to_string(), error);
+    }
     if config.dry_run {
         plan.jobs.iter().for_each(|job| report.planned(JobLine::planned(plan.date, job)));
         return Ok(());

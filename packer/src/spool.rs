@@ -9,6 +9,7 @@
 //! A run that finds another's directory without a holder removes it, so nothing is left over for ever, save notes of uploads
 //! that were begun: they stay until the uploads were taken back.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -152,17 +153,29 @@ fn dead_runs(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(dead)
 }
 
-/// Takes back the uploads to a bucket that runs which died had begun, and says how many there were. To be called before a
-/// run with the same spool.
-pub async fn take_back_uploads(root: &Path, bucket: &S3Store) -> Result<usize, PackError> {
-    let mut taken_back = 0;
+/// Takes back the uploads to buckets that runs which died had begun. Where there are several buckets, one that does not answer
+/// keeps its uploads until a later run: the others can be used without it.
+async fn take_back_uploads(root: &Path, buckets: &[S3Store]) -> Result<(), PackError> {
     for dir in dead_runs(root).map_err(|source| PackError::spool(root, source))? {
-        for (note, key) in bucket.noted_uploads(&dir).map_err(|source| PackError::spool(&dir, source))? {
-            taken_back += bucket.abort_uploads(&key).await?;
-            gone_is_fine(fs::remove_file(&note)).map_err(|source| PackError::spool(&note, source))?;
+        let (mut followed, mut kept) = (BTreeSet::new(), BTreeSet::new());
+        // Servers may have buckets of one name: a note is followed in all of them.
+        for bucket in buckets {
+            for (note, key) in bucket.noted_uploads(&dir).map_err(|source| PackError::spool(&dir, source))? {
+                match bucket.abort_uploads(&key).await {
+                    Ok(_) => drop(followed.insert(note)),
+                    Err(error) if buckets.len() > 1 => {
+                        tracing::warn!(%key, %error, "an upload that a dead run had begun stays for a later run");
+                        kept.insert(note);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        for note in followed.difference(&kept) {
+            gone_is_fine(fs::remove_file(note)).map_err(|source| PackError::spool(note, source))?;
         }
     }
-    Ok(taken_back)
+    Ok(())
 }
 
 /// When the oldest file was written that lies in a spool, be it of a run that lives or of one that died: its bytes may be
@@ -205,12 +218,14 @@ pub fn oldest_in_spool(root: &Path) -> Result<Option<Timestamp>, PackError> {
 /// Takes away what processes that died have left on this host and of uploads that they had begun: bytes that nobody needs,
 /// and that may be those of a deleted file. To be called before a run with the same spool.
 pub async fn clear_debris(connected: &Connected, root: &Path) -> Result<(), PackError> {
-    if let Some(local) = &connected.local {
-        local.clean_debris()?;
+    for directory in &connected.directories {
+        match directory.clean_debris() {
+            Ok(_) => {}
+            Err(error) if connected.zones.is_some() => tracing::warn!(%error, "what dead processes have left stays"),
+            Err(error) => return Err(error.into()),
+        }
     }
-    if let Some(bucket) = &connected.bucket {
-        take_back_uploads(root, bucket).await?;
-    }
+    take_back_uploads(root, &connected.buckets).await?;
     drop(Spool::open(root).map_err(|source| PackError::spool(root, source))?);
     Ok(())
 }

@@ -14,6 +14,7 @@ use desstore::{
     Depth, Location, ObjectMeta, ObjectStore, Payload, Randomness, S3Store, StoreOptions, Surroundings, SystemClock,
     SystemRandom, list_all,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{command, scratch, target_dir};
@@ -99,6 +100,17 @@ impl S3Server {
     /// Starts a killed server again, where it was and with what it had.
     pub fn restart(&mut self) {
         self.child = Self::spawn(self.directory.path(), &self.ports);
+        self.wait_until_ready();
+    }
+
+    /// Lets the server hang: whoever connects is taken by the system, and nothing is ever answered.
+    pub fn freeze(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("stopping the server");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("letting the server go on");
         self.wait_until_ready();
     }
 

@@ -62,6 +62,15 @@ impl ArchiveError {
         Self::Refused { reason: reason.into() }
     }
 
+    /// True when an object is not there or not what it should be, so that a copy of it could be.
+    pub(crate) const fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Inconsistent { .. } => true,
+            Self::Store(error) => matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Corrupt),
+            Self::Gone { .. } | Self::ReadOnly { .. } | Self::Refused { .. } => false,
+        }
+    }
+
     /// True when an object that should be there is missing or has become another version: a fresh look at the manifest
     /// may explain it.
     pub(crate) const fn may_be_stale(&self) -> bool {

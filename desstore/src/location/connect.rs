@@ -51,10 +51,12 @@ impl Surroundings {
 pub struct Connected {
     /// The store, with everything around it.
     pub store: Arc<dyn ObjectStore>,
-    /// The directory behind it, where it is one: it can clean up after dead processes, and links files.
+    /// The directory behind it, where it is a single one: it links files.
     pub local: Option<LocalStore>,
-    /// The bucket behind it, where it is one: it can take back what dead processes have begun to upload.
-    pub bucket: Option<S3Store>,
+    /// All directories behind it, which can clean up after dead processes.
+    pub directories: Vec<LocalStore>,
+    /// All buckets behind it, which can take back what dead processes have begun to upload.
+    pub buckets: Vec<S3Store>,
     /// The zones behind it, where there are several: they may owe each other something.
     pub zones: Option<Arc<ZoneStore>>,
 }
@@ -125,12 +127,13 @@ impl Location {
                 let local = open_local(path.clone(), Arc::clone(&surroundings.clock))
                     .map_err(|source| ConnectError::Store { place: self.to_string(), source })?;
                 let store = stack::around(Arc::new(local.clone()), self, options, surroundings);
-                Ok(Connected { store, local: Some(local), bucket: None, zones: None })
+                let directories = vec![local.clone()];
+                Ok(Connected { store, local: Some(local), directories, buckets: Vec::new(), zones: None })
             }
             Self::S3(location) => {
                 let bucket = S3Store::connect(location, options, surroundings).await?;
                 let store = stack::around(Arc::new(bucket.clone()), self, options, surroundings);
-                Ok(Connected { store, local: None, bucket: Some(bucket), zones: None })
+                Ok(Connected { store, local: None, directories: Vec::new(), buckets: vec![bucket], zones: None })
             }
             // In a box of its own, since a zone is a place too.
             Self::Zones(zoned) => Box::pin(zoned.open(surroundings, open_local)).await,
@@ -144,7 +147,7 @@ type OpenLocal = fn(std::path::PathBuf, Arc<dyn Clock>) -> Result<LocalStore, St
 impl ZonedLocation {
     /// Connects to each zone, and looks whether they hold one archive.
     async fn open(&self, surroundings: &Surroundings, open_local: OpenLocal) -> Result<Connected, ConnectError> {
-        let mut zones = Vec::new();
+        let (mut zones, mut directories, mut buckets) = (Vec::new(), Vec::new(), Vec::new());
         for PlacedZone { name, location, options } in &self.zones {
             let mut options = options.clone();
             if self.zones.len() > 1 {
@@ -152,12 +155,14 @@ impl ZonedLocation {
             }
             let connected = location.open(&options, &surroundings.of_zone(name), open_local).await?;
             zones.push(Zone { name: name.clone(), store: connected.store });
+            directories.extend(connected.directories);
+            buckets.extend(connected.buckets);
         }
         let (clock, random) = (Arc::clone(&surroundings.clock), Arc::clone(&surroundings.random));
         let opened = ZoneStore::open(zones, self.map.clone(), self.settings.clone(), clock, random).await;
         let zones = opened.map_err(|source| ConnectError::Zones { place: self.to_string(), source })?;
         let store: Arc<dyn ObjectStore> = Arc::<ZoneStore>::clone(&zones);
-        Ok(Connected { store, local: None, bucket: None, zones: Some(zones) })
+        Ok(Connected { store, local: None, directories, buckets, zones: Some(zones) })
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use desfmt::document::ManifestShard;
 use desfmt::v3::limits::ORIGINS_MAX;
-use desfmt::{BucketBits, Date, Timestamp, UidHash, layout};
+use desfmt::{BucketBits, Date, ObjectKey, Timestamp, UidHash, layout};
 
 use crate::archive::{ArchiveError, Index};
 use crate::deletions::Deletions;
@@ -130,6 +130,8 @@ pub struct DayPlan {
     pub date: Date,
     /// The jobs, which do not depend on each other.
     pub jobs: Vec<Job>,
+    /// Live shards that are lost or damaged, so that it cannot be told what of them is deleted. They stay as they are.
+    pub unknown: Vec<(ObjectKey, ArchiveError)>,
     /// When the oldest deletion was made that is not proven to be carried out.
     pub oldest: Option<Timestamp>,
 }
@@ -160,7 +162,12 @@ impl DayPlan {
             dead_bytes: shards.iter().map(|shard| shard.dead_bytes).sum(),
             shards: shards.into_iter().map(|shard| shard.listed.clone()).collect(),
         });
-        Self { date, jobs: jobs.collect(), oldest: shards.iter().filter_map(|shard| shard.oldest).min() }
+        Self {
+            date,
+            jobs: jobs.collect(),
+            unknown: Vec::new(),
+            oldest: shards.iter().filter_map(|shard| shard.oldest).min(),
+        }
     }
 }
 
@@ -242,19 +249,25 @@ fn to_merge<'a>(shards: &'a [ShardState], thresholds: &Thresholds) -> Vec<(u16, 
 
 impl ArchiveWriter {
     /// Finds out what of each live shard of a day is deleted, and plans. For each shard of a group that has deletions its
-    /// index is read; of all others nothing. `None` for a day that does not exist.
+    /// index is read; of all others nothing. A shard that is lost or damaged holds up no other. `None` for a day that does
+    /// not exist.
     pub async fn plan_repack(&self, date: Date, thresholds: &Thresholds) -> Result<Option<DayPlan>, ArchiveError> {
         let store = self.store.as_ref();
         let Some(read) = ReadManifest::read(store, date).await? else { return Ok(None) };
         let deletions = Deletions::read(store, self.identity().bits(), date).await?;
         let mut states = Vec::with_capacity(read.manifest.shards.len());
+        let mut unknown = Vec::new();
         for listed in &read.manifest.shards {
-            states.push(self.state_of(listed, &deletions).await?);
+            match self.state_of(listed, &deletions).await {
+                Ok(state) => states.push(state),
+                Err(error) if error.is_damage() => unknown.push((listed.key.clone(), error)),
+                Err(error) => return Err(error),
+            }
         }
         let now = self.store.time().await?;
         // Also of what only retired shards and orphans hold.
         let oldest = deletions.oldest();
-        Ok(Some(DayPlan { oldest, ..DayPlan::new(date, &states, thresholds, now) }))
+        Ok(Some(DayPlan { unknown, oldest, ..DayPlan::new(date, &states, thresholds, now) }))
     }
 
     /// What of a live shard is deleted. At most two requests, and one for each index page that is not part of its tail.

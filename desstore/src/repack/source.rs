@@ -57,7 +57,7 @@ impl ArchiveWriter {
         open: &(dyn Fn(File) -> Result<T, ArchiveError> + Sync),
     ) -> Result<T, ArchiveError> {
         let damage = match self.fetch_opened(self.store.as_ref(), listed, settings, open).await {
-            Err(error) if is_damage(&error) => error,
+            Err(error) if error.is_damage() => error,
             other => return other,
         };
         for other in &settings.healers {
@@ -163,17 +163,6 @@ impl ArchiveWriter {
 
 fn write(file: &mut File, bytes: &[u8], place: &SpoolFile) -> Result<(), ArchiveError> {
     file.write_all(bytes).map_err(|error| spool_error(place.path(), error))
-}
-
-/// True when other bytes under the same key could be right.
-const fn is_damage(error: &ArchiveError) -> bool {
-    match error {
-        ArchiveError::Damaged { .. } | ArchiveError::Inconsistent { .. } => true,
-        ArchiveError::Store(error) => {
-            matches!(error.kind, crate::error::StoreErrorKind::NotFound | crate::error::StoreErrorKind::Corrupt)
-        }
-        ArchiveError::Gone { .. } | ArchiveError::ReadOnly { .. } | ArchiveError::Refused { .. } => false,
-    }
 }
 
 /// Holds a transfer down to a rate.

@@ -340,6 +340,26 @@ async fn nothing_is_deleted_before_its_time_or_without_proof() {
 }
 
 #[tokio::test]
+async fn a_lost_shard_is_told_and_holds_up_no_other() {
+    let fixture = Fixture::new().await;
+    fixture.pack(&[("a", b"deleted"), ("b", b"kept")]).await;
+    fixture.pack(&[("c", b"lost")]).await;
+    fixture.pack(&[("d", b"deleted too"), ("e", b"kept too")]).await;
+    delete(&fixture, ["a", "d"]).await;
+    let lost = fixture.manifest().await.shards.remove(1);
+    fixture.store.inner.delete(&lost.key).await.unwrap();
+
+    let plan = fixture.writer.plan_repack(day(), &Thresholds::default()).await.unwrap().unwrap();
+
+    assert_eq!(plan.unknown.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&lost.key]);
+    assert_eq!(plan.jobs.len(), 2);
+    for job in &plan.jobs {
+        let repacked = fixture.writer.repack(day(), job, &settings(&fixture)).await.unwrap();
+        assert!(matches!(repacked, Repacked::Swapped(_)), "{repacked:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_merged_can_be_brought_back_although_all_of_one_part_is_deleted() {
     let fixture = Fixture::new().await;
     fixture.pack(&[("a", b"deleted later")]).await;

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,7 +13,7 @@ use des_tests::{
     Corpus, Metrics, Mount, Outcome, S3Server, SourceFile, command, desfs, eventually, free_port, mount_point, run,
     scratch,
 };
-use desstore::{Randomness, SeededRandom};
+use desstore::{Randomness, S3Store, SeededRandom};
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
 
@@ -167,8 +168,9 @@ fn breaker(port: u16, zone: &str) -> f64 {
     Metrics::of(port).sum("des_circuit_breaker_state", &[&format!("zone=\"{zone}\"")])
 }
 
-#[test]
-fn reads_go_on_without_an_error_while_the_primary_zone_is_dead_and_it_is_used_again_when_it_is_back() {
+/// Reads all the time while the home goes down and comes back; there must be no error, and it must be used again. How long what
+/// took.
+fn read_through(down: fn(&mut S3Server), up: fn(&mut S3Server)) -> String {
     let mut stage = Stage::packed(0.5, |corpus| {
         for number in 0..400 {
             let day = ["20240301", "20240302"][usize::try_from(number % 2).unwrap()];
@@ -180,14 +182,14 @@ fn reads_go_on_without_an_error_while_the_primary_zone_is_dead_and_it_is_used_ag
     let readers = Readers::start(&mount, &stage.corpus.files, 4);
     readers.go_on(200);
 
-    stage.home.kill();
-    let killed = Instant::now();
+    down(&mut stage.home);
+    let went = Instant::now();
     eventually(LIMIT, "the breaker opens", || breaker(port, "home") > 0.5);
-    let opened = killed.elapsed();
+    let opened = went.elapsed();
     readers.go_on(400);
 
     let restarted = Instant::now();
-    stage.home.restart();
+    up(&mut stage.home);
     let back = Instant::now();
     eventually(LIMIT, "the breaker closes", || breaker(port, "home") < 0.5);
     let closed = back.elapsed();
@@ -197,16 +199,25 @@ fn reads_go_on_without_an_error_while_the_primary_zone_is_dead_and_it_is_used_ag
     let after = Metrics::of(port);
     let told = readers.end();
 
-    println!(
-        "breaker open {opened:?} after the kill; the server took {:?} to start; closed {closed:?} after that; \
-         {} reads, the slowest {:?}",
-        back.duration_since(restarted),
-        told.reads,
-        told.slowest
-    );
     assert_eq!(told.failures, Vec::<String>::new());
     let home = ["zone=\"home\"", "outcome=\"ok\""];
     after.assert_grown_since(&before, &[("des_s3_requests_total", &home)]);
+    let started = back.duration_since(restarted);
+    let Told { reads, slowest, .. } = told;
+    format!(
+        "breaker open after {opened:?}; the server took {started:?} to start; closed {closed:?} after that; {reads} reads, \
+         the slowest {slowest:?}"
+    )
+}
+
+#[test]
+fn reads_go_on_without_an_error_while_the_primary_zone_is_dead_and_it_is_used_again_when_it_is_back() {
+    println!("{}", read_through(S3Server::kill, S3Server::restart));
+}
+
+#[test]
+fn reads_go_on_without_an_error_while_the_primary_zone_answers_nothing() {
+    println!("{}", read_through(S3Server::freeze, S3Server::thaw));
 }
 
 #[test]
@@ -271,4 +282,58 @@ fn what_a_dead_zone_misses_is_owed_to_it_never_shown_and_made_up_for() {
         assert_eq!(fs::read(mount.file(&file.day, &file.uid)).unwrap(), file.bytes, "{}", file.uid);
     }
     assert!(!mount.file(&gone.day, &gone.uid).try_exists().unwrap());
+}
+
+/// Counts the unfinished uploads of the archive on a server.
+struct Uploads {
+    store: S3Store,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Uploads {
+    fn on(server: &S3Server) -> Self {
+        let place = server.place_at(&format!("s3://{}/{PREFIX}", server.bucket()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { store: runtime.block_on(place.store()), runtime }
+    }
+
+    fn count(&self) -> usize {
+        self.runtime.block_on(self.store.uploads_below("")).unwrap()
+    }
+}
+
+#[test]
+fn what_a_killed_packer_had_begun_to_upload_is_taken_back_in_every_zone() {
+    let stage = Stage::packed(0.5, |corpus| {
+        corpus.add("20240301", "first", "the archive is there");
+    });
+    let mut large = Corpus::new(&stage.directory.path().join("large"));
+    for number in 0..8 {
+        large.add("20240302", &format!("scan-{number}"), noise(number, 24 << 20));
+    }
+    let servers = [Uploads::on(&stage.home), Uploads::on(&stage.copy)];
+    for server in &servers {
+        die_while_uploading(&stage, &large, server);
+    }
+
+    stage.pack(&large, "large").success();
+
+    assert_eq!(servers.map(|server| server.count()), [0, 0]);
+    let (mount, _) = stage.mount();
+    for file in &large.files {
+        assert!(fs::read(mount.file(&file.day, &file.uid)).unwrap() == file.bytes, "{}", file.uid);
+    }
+}
+
+/// Kills a packer that has begun to upload to a server.
+fn die_while_uploading(stage: &Stage, large: &Corpus, server: &Uploads) {
+    eventually(LIMIT, "a packer that dies amid an upload", || {
+        let mut pack = command("des-pack");
+        pack.arg("--config").arg(stage.config()).arg("--input-json").arg(large.manifest("large"));
+        let mut packing = pack.args(["--codec", "none"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while packing.try_wait().unwrap().is_none() && server.count() == 0 {}
+        packing.kill().unwrap();
+        packing.wait().unwrap();
+        server.count() > 0
+    });
 }

@@ -109,7 +109,7 @@ impl S3Store {
     }
 
     async fn begin(&self, key: &ObjectKey, path: &Path, id: &str) -> Result<Begun, Failure> {
-        let note = note_beside(path);
+        let note = note_beside(path, &format!("{} {}", self.shared.server, self.shared.location));
         let text = format!("{}\n{key}\n", self.shared.location);
         // A note is whole or is none: half a note tells nobody what to take back, and would stay for ever.
         let unfinished = note.with_extension("unfinished");
@@ -251,9 +251,10 @@ struct Part {
     number: i32,
 }
 
-fn note_beside(path: &Path) -> PathBuf {
+/// Where the note of an upload lies. One file may be on its way to several places.
+fn note_beside(path: &Path, place: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".");
+    name.push(format!(".{}.", &blake3::hash(place.as_bytes()).to_hex()[..8]));
     name.push(S3Store::NOTE);
     PathBuf::from(name)
 }
@@ -280,6 +281,15 @@ fn noted(directory: &Path, location: &S3Location) -> std::io::Result<Vec<(PathBu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_on_its_way_to_two_places_has_a_note_for_each() {
+        let path = Path::new("/spool/0.des");
+        let (first, second) = (note_beside(path, "http://a s3://bucket"), note_beside(path, "http://b s3://bucket"));
+
+        assert_ne!(first, second);
+        assert!([first, second].iter().all(|note| note.extension().is_some_and(|ending| ending == S3Store::NOTE)));
+    }
 
     #[test]
     fn notes_of_other_places_are_left_alone() {

@@ -10,7 +10,6 @@ use desstore::{Clock, ObjectStore, Surroundings, SystemClock, SystemRandom};
 use migrator::config::Settings;
 use migrator::rows::postgres::{Database, PostgresRows, PostgresState};
 use migrator::{MigrateError, MigrationMetrics, Migrator, Progress};
-use packer::PackError;
 use tokio::runtime::Handle;
 
 use crate::Failure;
@@ -76,13 +75,8 @@ impl Parts {
     ) -> Result<(Arc<dyn ObjectStore>, bool), Failure> {
         let (location, options) = settings.place().map_err(wrong(path))?;
         let connected = location.create(&options, surroundings).await.map_err(MigrateError::from)?;
-        if let Some(local) = &connected.local {
-            local.clean_debris().map_err(PackError::from).map_err(MigrateError::from)?;
-        }
-        if let Some(bucket) = &connected.bucket {
-            let spool = settings.packing().map_err(wrong(path))?.spool;
-            packer::take_back_uploads(&spool, bucket).await.map_err(MigrateError::from)?;
-        }
+        let spool = settings.packing().map_err(wrong(path))?.spool;
+        packer::clear_debris(&connected, &spool).await.map_err(MigrateError::from)?;
         let store = packer::writable(&connected, false, &SystemRandom).await.map_err(MigrateError::from)?;
         Ok((store, connected.local.is_some()))
     }

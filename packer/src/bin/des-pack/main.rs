@@ -139,12 +139,7 @@ async fn open_store(request: &Request, surroundings: &Surroundings) -> Result<Op
     if config.dry_run {
         return Ok(Opened { store: connected.store, local: connected.local, zones: None });
     }
-    if let Some(local) = &connected.local {
-        local.clean_debris()?;
-    }
-    if let Some(bucket) = &connected.bucket {
-        packer::take_back_uploads(&config.spool, bucket).await?;
-    }
+    packer::clear_debris(&connected, &config.spool).await?;
     let store = packer::writable(&connected, *single_writer, &SystemRandom).await?;
     Ok(Opened { store, local: connected.local, zones: connected.zones })
 }
