@@ -8,10 +8,10 @@ use desfmt::document::{Manifest, ManifestShard};
 use desfmt::legacy::{
     BigFileHash, BigFileHasher, COMPRESSED_STORED_LEN_MAX, LegacyCodec, LegacyName, Location, decode_payload,
 };
-use desfmt::{Birth, Date, Digest, FormatError, ObjectKey};
+use desfmt::{Birth, Date, Digest, FormatError, ObjectKey, layout};
 
 use super::proof::{Found, Live, Proof, Unproven};
-use crate::archive::{ArchiveError, Index, OpenShard};
+use crate::archive::{ArchiveError, DayShard, Index, OpenShard};
 use crate::deletions::Deletions;
 use crate::error::StoreErrorKind;
 use crate::publish::ArchiveWriter;
@@ -53,18 +53,31 @@ impl ArchiveWriter {
         if retired.is_some_and(|object| deletions.holds_shard(object.shard)) {
             return Ok(Proof::of(Ok(()), true));
         }
-        let mut live = Live::of_bucket(manifest, name.group.bucket.number());
+        let bucket = name.group.bucket.number();
+        let mut live = Live::of_bucket(manifest, bucket);
+        let mut earlier = Vec::new();
+        for other in manifest.shards.iter().filter(|other| other.bucket == bucket && other.split < name.split) {
+            if layout::is_flat(&other.key) && !deletions.holds_shard(other.shard) {
+                earlier.push(self.archive().open_shard(&DayShard::of(other)).await?);
+            }
+        }
+        let is_in_earlier =
+            |uid: &str| earlier.iter().any(|open| matches!(&open.index, Index::Legacy(legacy) if legacy.holds(uid)));
         let (mut has_dead, mut inline) = (false, Vec::new());
         for entry in shard.index().iter() {
             if deletions.holds(self.archive().uid_hasher().hash(entry.uid)) {
                 has_dead = true;
                 continue;
             }
+            // An earlier split has the uid too, and that is the one which counts.
+            if is_in_earlier(entry.uid) {
+                continue;
+            }
             let found = match self.find_live(&mut live, entry.uid).await? {
                 Ok(found) => found,
                 Err(reason) => return Ok(Proof::of(Err(reason), has_dead)),
             };
-            // An earlier split had the uid too, and that is the one which counts.
+            // The same where that split is of the current version by now.
             let is_hidden = found.listed.split < name.split;
             let differs = || Ok(Proof::of(Err(Unproven::Differs(entry.uid.to_owned())), has_dead));
             match entry.location {

@@ -98,8 +98,8 @@ impl ArchiveWriter {
         }
     }
 
-    /// The live flat shards of the same group with earlier splits, opened. None where later ones are flat too: they would
-    /// show the files that this one hides.
+    /// The live flat shards of the same group with earlier splits, opened. None where a later one is flat too and shows any
+    /// file: it would show those that this one hides.
     async fn earlier_flats(
         &self,
         date: Date,
@@ -116,7 +116,11 @@ impl ArchiveWriter {
                     earlier.push(self.archive().open_shard(&DayShard::of(other)).await?);
                 }
                 std::cmp::Ordering::Less | std::cmp::Ordering::Equal => {}
-                std::cmp::Ordering::Greater => return Ok(None),
+                std::cmp::Ordering::Greater => {
+                    if self.state_of(other, deletions).await?.dead_entries < u64::from(other.entries) {
+                        return Ok(None);
+                    }
+                }
             }
         }
         Ok(Some(earlier))

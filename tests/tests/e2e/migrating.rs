@@ -288,3 +288,23 @@ fn sigterm_ends_a_continuous_run_and_metrics_tell_what_it_did() {
         assert!(told.contains(name), "{name}: {told}");
     }
 }
+
+#[test]
+fn it_runs_under_its_own_name_with_few_heaps_or_as_many_as_are_asked_for() {
+    let stage = Stage::of(51, 5);
+    for (asked, heaps) in [(None, "2"), (Some("3"), "3")] {
+        let mut migrate = stage.migrate("--continuous --interval 1h --quiet");
+        migrate.env_remove("MALLOC_ARENA_MAX").stdout(std::process::Stdio::null());
+        if let Some(asked) = asked {
+            migrate.env("MALLOC_ARENA_MAX", asked);
+        }
+        let mut running = migrate.spawn().unwrap();
+        let of_process = |what: &str| fs::read_to_string(format!("/proc/{}/{what}", running.id())).unwrap();
+        des_tests::eventually(std::time::Duration::from_mins(1), "a process with few heaps", || {
+            of_process("environ").split('\0').any(|one| one == format!("MALLOC_ARENA_MAX={heaps}"))
+        });
+        assert_eq!(of_process("comm"), "des-migrate\n");
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+}

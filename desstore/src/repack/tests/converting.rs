@@ -188,6 +188,32 @@ async fn what_is_deleted_from_a_shard_of_the_ancestor_is_gone_after_repack_and_g
 }
 
 #[tokio::test]
+async fn a_later_split_goes_although_an_earlier_one_that_hides_its_files_stays() {
+    let earlier = shard(&[("575", Content::Inline(b"575")), ("319", Content::Inline(b"the one that counts"))]);
+    let later = shard(&[
+        ("1087", Content::Inline(b"1087")),
+        ("319", Content::Inline(b"hidden")),
+        ("831", Content::Inline(b"deleted")),
+    ]);
+    let world = World::with(&[("20240118_3F_0000.des", earlier), ("20240118_3F_0001.des", later)]).await;
+    let date: Date = "20240118".parse().unwrap();
+    world.delete(date, "831").await;
+    let before = world.shown().await;
+
+    let outcomes = world.repack(date, &Thresholds::default()).await;
+    let [(Reason::DeadShare, Repacked::Swapped(done))] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    assert_eq!((done.files_dropped, done.files_kept), (2, 1));
+    assert_eq!(world.shown().await, before);
+    world.clock.advance(DAY);
+    let collected = world.collect(date).await;
+
+    assert_eq!((collected.purged, collected.erased, collected.held_back.len()), (1, 1, 0), "{collected:?}");
+    assert!(world.flat().await.contains(&"20240118_3F_0000.des".to_owned()));
+    assert_eq!(world.shown().await, before);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_big_file_goes_when_the_last_shard_that_names_it_does() {
     let other = shard(&[("575", Content::Big(BIG)), ("63", Content::Inline(b"small"))]);
     let world = World::with(&[("20240117_3F_0000.des", other)]).await;

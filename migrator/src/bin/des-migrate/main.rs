@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a program that is asked answers on its standard output")]
 
 mod cli;
+mod heaps;
 mod parts;
 mod run;
 
@@ -45,6 +46,7 @@ impl From<migrator::DatabaseError> for Failure {
 }
 
 fn main() -> ExitCode {
+    heaps::begin_with_few();
     let args = Args::parse();
     args.log.start();
     match dispatch(args) {
