@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use desfmt::document::{Tombstone, WholeShard};
-use desfmt::legacy::LegacyName;
+use desfmt::legacy::{BIG_FILES_PREFIX, LegacyName};
 use desfmt::{Date, FormatError, Group, ObjectKey, Timestamp, Uid, layout, v3};
 
 use crate::archive::error::ArchiveError;
@@ -118,7 +118,21 @@ impl Archive {
         };
         self.look_into_objects(day.as_deref(), &shards, &mut receipt).await?;
         receipt.state = state_of(&receipt);
+        if receipt.state == ErasureState::Gone && !receipt.is_reduced && self.may_keep_big_files().await? {
+            receipt.state = ErasureState::Rewritten;
+            let why = "the ancestor kept contents there without their uids; des-repack gc proves when none is left";
+            receipt.unexamined.push((format!("{BIG_FILES_PREFIX}/"), why.to_owned()));
+        }
         Ok(receipt)
+    }
+
+    /// True where big files of the ancestor are left, of which only their digests are known.
+    async fn may_keep_big_files(&self) -> Result<bool, ArchiveError> {
+        if !self.identity.is_adopted() {
+            return Ok(false);
+        }
+        let folder = format!("{BIG_FILES_PREFIX}/");
+        Ok(!self.store.list(&folder, Depth::Recursive, None).await?.objects.is_empty())
     }
 
     async fn look_into_objects(
@@ -190,7 +204,8 @@ impl Archive {
         for (at, (uid, _)) in asked.iter().enumerate() {
             groups.entry(self.group_of(date, uid)?).or_default().push(at);
         }
-        let mut states = vec![ErasureState::Gone; asked.len()];
+        let furthest = if self.may_keep_big_files().await? { ErasureState::Rewritten } else { ErasureState::Gone };
+        let mut states = vec![furthest; asked.len()];
         for (group, members) in groups {
             for (key, (role, _)) in self.objects_of(day.as_deref(), &group).await? {
                 let found = match self.open_object(&key).await {

@@ -11,7 +11,9 @@ use desfmt::{Birth, Date, ObjectKey, Uid, layout};
 
 use super::{DAY, FirstFiles};
 use crate::adopt::fixture::{BIG, Content, adopted, ancestor, bits, day, put, shard};
-use crate::archive::{Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Deletion, ReadOptions};
+use crate::archive::{
+    Archive, ArchiveError, CheckEvent, CheckLevel, CheckOptions, Deletion, ErasureState, ReadOptions,
+};
 use crate::clock::{Clock, ManualClock, SeededRandom};
 use crate::fault::{FaultStore, Phase};
 use crate::gc::{Collected, Unproven};
@@ -93,6 +95,16 @@ impl World {
 
     async fn delete(&self, date: Date, uid: &str) {
         self.reader().await.delete(date, &Uid::new(uid).unwrap(), &Deletion::default()).await.unwrap();
+    }
+
+    /// How far an erasure has come, by the receipt and, while its record is there, by the list.
+    async fn erasure(&self, date: Date, uid: &str) -> ErasureState {
+        let (reader, uid) = (self.reader().await, Uid::new(uid).unwrap());
+        let receipt = reader.erasure(date, &uid).await.unwrap();
+        if let Some(request) = receipt.requests.first() {
+            assert_eq!(reader.erasure_states(date, &[(uid, request.at)]).await.unwrap(), [receipt.state]);
+        }
+        receipt.state
     }
 
     async fn shown(&self) -> Shown {
@@ -257,10 +269,12 @@ async fn no_erasure_is_proven_while_a_shard_that_may_name_the_big_file_cannot_be
         }
         assert_eq!(world.collect(big_day()).await.erased, 0);
         assert!(world.store.head(&big_key()).await.is_ok());
+        assert_eq!(world.erasure(big_day(), "319").await, ErasureState::Rewritten, "and no receipt says more");
     }
 
     world.store.put(&key, Payload::Bytes(other.into())).await.unwrap();
     assert_eq!(world.collect(big_day()).await.erased, 1);
+    assert_eq!(world.erasure(big_day(), "319").await, ErasureState::Gone);
 }
 
 #[tokio::test]
