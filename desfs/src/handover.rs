@@ -7,12 +7,13 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::fs::FileType;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use sd_notify::NotifyState;
 
 use crate::config::Config;
@@ -62,9 +63,13 @@ fn store(socket: &UnixDatagram, device: &OwnedFd) -> io::Result<()> {
     // What an earlier start may have left would come first.
     socket.send(format!("FDSTOREREMOVE=1\nFDNAME={NAME}").as_bytes())?;
     let message = format!("FDSTORE=1\nFDNAME={NAME}");
-    let descriptors = [device.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message.as_bytes())], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    let descriptors = [device.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    if !rights.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    sendmsg(socket, &[IoSlice::new(message.as_bytes())], &mut rights, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

@@ -1,18 +1,19 @@
 //! Attaching the file system to the tree, as mount(8) wants it: type `fuse.desfs`, the source as typed, a mount left dead
 //! by a crash replaced, nothing mounted twice.
 //!
-//! The mount is made by mount(2) and not by fuser, which would show the type as `fuse`.
+//! The mount is made by mount(2) and not by fuser, which would show the type as `fuse`; for ordinary users by fusermount3(1).
 
+mod helper;
 mod place;
 mod probe;
 mod table;
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -41,23 +42,35 @@ pub struct MountPoint(PathBuf);
 
 /// Mounts on a path that [`claim`] found free.
 pub fn attach(source: &str, target: &Path, options: &MountOptions) -> Result<Attached, Failure> {
-    let device = open_device()?;
-    let data = CString::new(kernel_options(device.as_raw_fd(), options))
-        .map_err(|_| Failure::internal("the options for the kernel hold a NUL"))?;
-    rustix::mount::mount(source, target, FILE_SYSTEM_TYPE, mount_flags(options), data.as_c_str())
-        .map_err(|error| explain(error, target))?;
-    Ok(Attached { device: device.into(), mount_point: MountPoint(target.to_owned()) })
+    let device = match attach_directly(source, target, options) {
+        // It may be allowed without being root, by a capability; so that is tried first.
+        Err(Refused::Permission) if !rustix::process::geteuid().is_root() => helper::mount(source, target, options)?,
+        outcome => outcome.map_err(|refused| refused.failure(target))?,
+    };
+    Ok(Attached { device, mount_point: MountPoint(target.to_owned()) })
 }
 
-fn open_device() -> Result<File, Failure> {
-    OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(|error| {
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            return explain(Errno::PERM, Path::new("/dev/fuse"));
-        }
-        let remedy =
-            if error.kind() == io::ErrorKind::NotFound { "; the kernel has no FUSE (try: modprobe fuse)" } else { "" };
-        Failure::mount(format!("/dev/fuse: {error}{remedy}"))
-    })
+/// Why the kernel does not mount.
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    /// Who asks may not.
+    Permission,
+    Device(Errno),
+    Mount(Errno),
+}
+
+fn attach_directly(source: &str, target: &Path, options: &MountOptions) -> Result<OwnedFd, Refused> {
+    let device =
+        rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error {
+            Errno::ACCESS | Errno::PERM => Refused::Permission,
+            error => Refused::Device(error),
+        })?;
+    let data = CString::new(kernel_options(device.as_raw_fd(), options)).map_err(|_| Refused::Mount(Errno::INVAL))?;
+    match rustix::mount::mount(source, target, FILE_SYSTEM_TYPE, mount_flags(options), data.as_c_str()) {
+        Ok(()) => Ok(device),
+        Err(Errno::PERM) => Err(Refused::Permission),
+        Err(error) => Err(Refused::Mount(error)),
+    }
 }
 
 /// `default_permissions` always: the kernel checks modes, so that deletion is decided by the directory's.
@@ -81,16 +94,29 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
     flags
 }
 
-fn explain(error: Errno, target: &Path) -> Failure {
-    let target = target.display();
-    match error {
-        Errno::PERM => Failure::usage(
-            "only root can mount, whatever `user` says in fstab; let systemd do it (x-systemd.automount)",
-        ),
-        Errno::NOENT => Failure::mount(format!("mount point {target} does not exist")),
-        Errno::NOTDIR => Failure::mount(format!("mount point {target} is not a directory")),
-        Errno::NODEV => Failure::mount("the kernel has no FUSE (try: modprobe fuse)"),
-        error => Failure::mount(format!("mount on {target}: {error}")),
+impl Refused {
+    fn failure(self, target: &Path) -> Failure {
+        let target = target.display();
+        match self {
+            Self::Permission => Failure::usage(
+                "root may not mount here either: the capability CAP_SYS_ADMIN is missing, or access to /dev/fuse",
+            ),
+            Self::Device(Errno::NOENT) | Self::Mount(Errno::NODEV) => {
+                Failure::mount("the kernel has no FUSE (try: modprobe fuse)")
+            }
+            Self::Device(error) => Failure::mount(format!("/dev/fuse: {error}")),
+            Self::Mount(Errno::NOENT) => Failure::mount(format!("mount point {target} does not exist")),
+            Self::Mount(Errno::NOTDIR) => Failure::mount(format!("mount point {target} is not a directory")),
+            Self::Mount(error) => Failure::mount(format!("mount on {target}: {error}")),
+        }
+    }
+}
+
+/// Unmounts. An ordinary user needs the help that mounted.
+fn unmount(target: &Path, flags: UnmountFlags) -> io::Result<()> {
+    match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | flags) {
+        Err(Errno::PERM) => helper::unmount(target, flags.contains(UnmountFlags::DETACH)),
+        outcome => Ok(outcome?),
     }
 }
 
@@ -102,12 +128,12 @@ impl MountPoint {
 
     /// Unmounts. Fails with EBUSY while somebody uses it.
     pub fn unmount(&self) -> io::Result<()> {
-        Ok(rustix::mount::unmount(&self.0, UnmountFlags::NOFOLLOW)?)
+        unmount(&self.0, UnmountFlags::empty())
     }
 
     /// Takes the mount out of the tree; it ends when the last who uses it lets go.
     pub fn detach(&self) -> io::Result<()> {
-        Ok(rustix::mount::unmount(&self.0, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?)
+        unmount(&self.0, UnmountFlags::DETACH)
     }
 
     /// Lets the kernel read ahead as much as one request can carry; it offers 128 KiB by itself. Only costs speed when it

@@ -11,8 +11,18 @@ use std::process::{Command, exit};
 /// Set in the namespaces.
 const MARK: &str = "DES_TESTS_ISOLATED";
 
-/// Runs as the first process of the namespaces, where it also reaps the daemons that lose their parents.
-const FIRST: &str = "mount --bind \"$1\" /usr/local/sbin || exit 1; shift; \"$@\"; exit $?";
+/// Runs as the first process of the namespaces, where it also reaps the daemons that lose their parents. All users can open
+/// `/dev/fuse` there, as udev sees to it elsewhere.
+const FIRST: &str = r#"
+mount --bind "$1" /usr/local/sbin || exit 1
+shift
+if [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+    place=$(mktemp -d) && mount -t tmpfs -o mode=755 tmpfs "$place" && mknod -m 666 "$place/fuse" c 10 229 || exit 1
+    mount --bind "$place/fuse" /dev/fuse && umount -l "$place" && rmdir "$place" || exit 1
+fi
+"$@"
+exit $?
+"#;
 
 /// True in the namespaces.
 pub(crate) fn is_on() -> bool {

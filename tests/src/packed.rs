@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::{Corpus, Mount, des_pack, run, scratch};
+use crate::{Corpus, Mount, command, des_pack, run, scratch};
 
 /// An archive in a directory of its own, and what was packed into it.
 #[derive(Debug)]
@@ -48,6 +48,12 @@ impl Packed {
     /// A directory for whatever the test needs.
     pub fn place(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Gives the archive, and a directory to mount it on, to a user.
+    pub fn give_to(&self, user: u32, mount_point: &Path) {
+        let paths = [self.place(), mount_point];
+        run(command("chown").args(["-R", &format!("{user}:{user}")]).args(paths)).success();
     }
 
     /// Mounts the archive.

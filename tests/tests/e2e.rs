@@ -48,6 +48,7 @@ mod e2e {
     mod sql;
     mod supervising;
     mod units;
+    mod users;
     mod verifying;
     mod weathering;
     mod zones;

@@ -48,7 +48,7 @@ pub fn claim(source: &str, target: &Path) -> Result<Claim, Failure> {
             Decision::Settled(claim) => return Ok(claim),
             Decision::Replace => {
                 tracing::warn!(target = %target.display(), "replacing a mount whose daemon died");
-                rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).map_err(|error| {
+                super::unmount(target, UnmountFlags::DETACH).map_err(|error| {
                     Failure::mount(format!(
                         "{} holds a dead mount that cannot be taken away: {error}",
                         target.display()

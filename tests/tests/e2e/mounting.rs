@@ -330,19 +330,6 @@ fn a_mount_for_reading_that_the_kernel_alone_remounts_lets_nothing_be_deleted() 
 }
 
 #[test]
-fn a_user_cannot_mount_and_is_told_so() {
-    let packed = Packed::random(69, 2);
-    let point = mount_point();
-    let mut mount = command("setpriv");
-    mount.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(desfs().get_program());
-
-    let outcome = run_within(SOON, mount.arg(packed.archive()).arg(point.path()));
-
-    assert!(outcome.exits(1).one_line_of_reason().contains("only root can mount"));
-    assert!(mounts_on(point.path()).is_empty());
-}
-
-#[test]
 fn a_signal_under_load_lets_readers_finish_or_fail_and_never_lie() {
     let packed = Packed::random(67, 300);
     let mount = packed.mount("");
