@@ -23,8 +23,8 @@ pub use envelope::{LegacyFooter, LegacyHeader, LegacyVersion};
 pub use index::{INDEX_LEN_MAX, LegacyEntry, LegacyIndex, Location};
 pub use names::{LegacyName, LegacyNameError};
 pub use payload::{
-    COMPRESSED_PLAIN_LEN_MAX, COMPRESSED_STORED_LEN_MAX, LegacyCodec, LegacyCompression, PayloadEncoder,
-    decode_payload, is_never_compressed,
+    COMPRESSED_PLAIN_LEN_MAX, LegacyCodec, LegacyCompression, PayloadEncoder, check_compressed_len, decode_payload,
+    is_never_compressed,
 };
 pub use sidecar::{SIDECAR_LEN_MAX, Sidecar, SidecarTombstone};
 pub use writer::{LegacyWriter, StoredPayload};

@@ -255,6 +255,18 @@ impl S3Place {
         options
     }
 
+    /// Puts all files below a directory there.
+    pub fn fill(&self, directory: &Path) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let store = self.store().await;
+            for path in crate::files_below(directory) {
+                let key = desfmt::ObjectKey::new(path.to_str().expect("a key")).expect("a key");
+                store.put(&key, Payload::File(directory.join(&path))).await.expect("an upload");
+            }
+        });
+    }
+
     /// All objects below a directory of the archive, in the order of their keys.
     pub fn objects(&self, part: &str) -> Vec<ObjectMeta> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -18,7 +18,7 @@ pub const COMPRESSED_PLAIN_LEN_MAX: u64 = 48 << 20;
 
 /// The longest stored bytes that a compressed entry can need: as long as a content that does not shrink, and what its
 /// frame adds to each block.
-pub const COMPRESSED_STORED_LEN_MAX: u64 = COMPRESSED_PLAIN_LEN_MAX + (1 << 20);
+const COMPRESSED_STORED_LEN_MAX: u64 = COMPRESSED_PLAIN_LEN_MAX + (1 << 20);
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
@@ -67,6 +67,15 @@ impl LegacyCodec {
             Self::Lz4 => "lz4",
         }
     }
+}
+
+/// Refuses a compressed content that takes more bytes in its shard than any that can be decoded: before they are read.
+pub fn check_compressed_len(stored_len: u64) -> Result<(), FormatError> {
+    if stored_len <= COMPRESSED_STORED_LEN_MAX {
+        return Ok(());
+    }
+    let detail = format!("{stored_len} bytes, at most {COMPRESSED_STORED_LEN_MAX} are read");
+    Err(FormatError::beyond_limits("compressed file", detail))
 }
 
 /// The content of an entry: `plain_len` bytes, made of the first frame in `stored`.

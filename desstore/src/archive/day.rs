@@ -79,7 +79,9 @@ impl Day {
         manifest: Option<(Manifest, ETag)>,
         now: Duration,
     ) -> Self {
-        shards.sort_unstable_by(|a, b| (a.bucket, &a.key).cmp(&(b.bucket, &b.key)));
+        // Split 10000 comes after split 9999; and flat shards before those of the current version, whose keys are longer.
+        let place = |shard: &DayShard| (shard.bucket, shard.key.as_str().len());
+        shards.sort_unstable_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.key.cmp(&b.key)));
         let mut serials: Vec<_> = shards
             .iter()
             .enumerate()

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use desfmt::legacy::{
-    BIG_FILES_PREFIX, BigFileHasher, COMPRESSED_STORED_LEN_MAX, LegacyEntry, LegacyFooter, LegacyHeader, LegacyIndex,
-    LegacyName, LegacyNameError, Location, SIDECAR_LEN_MAX, Sidecar, decode_payload,
+    BIG_FILES_PREFIX, BigFileHasher, LegacyEntry, LegacyFooter, LegacyHeader, LegacyIndex, LegacyName, LegacyNameError,
+    Location, SIDECAR_LEN_MAX, Sidecar, check_compressed_len, decode_payload,
 };
 use desfmt::{Birth, Date, FormatError, ObjectKey, ShardId, Uid, v3};
 
@@ -215,10 +215,7 @@ impl Archive {
                 let plain = if let Some(Cached::Frame(plain)) = self.cache.get(&cache_key) {
                     plain
                 } else {
-                    if stored_len > COMPRESSED_STORED_LEN_MAX {
-                        let detail = format!("{stored_len} bytes, at most {COMPRESSED_STORED_LEN_MAX} are read");
-                        return Err(shard.damaged(FormatError::beyond_limits("compressed file", detail)));
-                    }
+                    check_compressed_len(stored_len).map_err(|error| shard.damaged(error))?;
                     let stored = self.shard_bytes(shard, start..start.saturating_add(stored_len)).await?;
                     let plain = decode_payload(codec, &stored, plain_len).map_err(|error| shard.damaged(error))?;
                     let plain = Bytes::from(plain);

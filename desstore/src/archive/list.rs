@@ -139,7 +139,7 @@ impl Archive {
             Index::Paged(index) => index,
             Index::Legacy(legacy) => {
                 let before = self.earlier_splits(day, shard).await?;
-                let is_shadowed = |uid: &str| before.iter().any(|earlier| legacy_holds(earlier, uid));
+                let is_shadowed = |uid: &str| before.iter().any(|earlier| earlier.holds_flat(uid));
                 legacy.list(&open, from, &mut |located: Located| {
                     let uid = located.file.uid.as_str();
                     if self.is_of(shard, uid) && is_visible(&located.file) && !is_shadowed(uid) {
@@ -178,13 +178,6 @@ impl Archive {
             }
         }
         Ok(())
-    }
-}
-
-fn legacy_holds(shard: &OpenShard, uid: &str) -> bool {
-    match &shard.index {
-        Index::Legacy(legacy) => legacy.holds(uid),
-        Index::Paged(_) => false,
     }
 }
 

@@ -52,6 +52,11 @@ impl OpenShard {
         }
     }
 
+    /// True where this is a shard of the ancestor that holds an entry of a uid.
+    pub(crate) fn holds_flat(&self, uid: &str) -> bool {
+        matches!(&self.index, Index::Legacy(legacy) if legacy.holds(uid))
+    }
+
     /// Names damage that was found in this shard.
     pub(crate) fn damaged(&self, error: FormatError) -> ArchiveError {
         ArchiveError::damaged(&self.key, error)

@@ -6,12 +6,12 @@ use std::fmt;
 use bytes::Bytes;
 use desfmt::document::{Manifest, ManifestShard};
 use desfmt::legacy::{
-    BigFileHash, BigFileHasher, COMPRESSED_STORED_LEN_MAX, LegacyCodec, LegacyName, Location, decode_payload,
+    BigFileHash, BigFileHasher, LegacyCodec, LegacyName, Location, check_compressed_len, decode_payload,
 };
-use desfmt::{Birth, Date, Digest, FormatError, ObjectKey, layout};
+use desfmt::{Birth, Date, Digest, ObjectKey};
 
 use super::proof::{Found, Live, Proof, Unproven};
-use crate::archive::{ArchiveError, DayShard, Index, OpenShard};
+use crate::archive::{ArchiveError, Index, OpenShard};
 use crate::deletions::Deletions;
 use crate::error::StoreErrorKind;
 use crate::publish::ArchiveWriter;
@@ -55,14 +55,8 @@ impl ArchiveWriter {
         }
         let bucket = name.group.bucket.number();
         let mut live = Live::of_bucket(manifest, bucket);
-        let mut earlier = Vec::new();
-        for other in manifest.shards.iter().filter(|other| other.bucket == bucket && other.split < name.split) {
-            if layout::is_flat(&other.key) && !deletions.holds_shard(other.shard) {
-                earlier.push(self.archive().open_shard(&DayShard::of(other)).await?);
-            }
-        }
-        let is_in_earlier =
-            |uid: &str| earlier.iter().any(|open| matches!(&open.index, Index::Legacy(legacy) if legacy.holds(uid)));
+        let earlier = self.open_earlier_flats(manifest, (bucket, name.split), &deletions).await?;
+        let is_in_earlier = |uid: &str| earlier.iter().any(|open| open.holds_flat(uid));
         let (mut has_dead, mut inline) = (false, Vec::new());
         for entry in shard.index().iter() {
             if deletions.holds(self.archive().uid_hasher().hash(entry.uid)) {
@@ -136,14 +130,10 @@ impl ArchiveWriter {
                     at = to;
                 }
             } else {
-                if one.stored_len > COMPRESSED_STORED_LEN_MAX {
-                    let detail = format!("{} bytes, at most {COMPRESSED_STORED_LEN_MAX} are read", one.stored_len);
-                    let error = FormatError::beyond_limits("compressed file", detail);
-                    return Err(ArchiveError::damaged(&open.key, error));
-                }
+                check_compressed_len(one.stored_len).map_err(|error| open.damaged(error))?;
                 let stored = self.through(open, &mut window, one.offset..end, data_end).await?;
                 let plain = decode_payload(one.codec, &stored, one.plain_len);
-                hasher.update(&plain.map_err(|error| ArchiveError::damaged(&open.key, error))?);
+                hasher.update(&plain.map_err(|error| open.damaged(error))?);
             }
             if hasher.finalize() != one.digest {
                 return Ok(Err(Unproven::Differs(one.uid.into())));

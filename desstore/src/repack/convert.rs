@@ -11,12 +11,12 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use desfmt::document::ManifestShard;
+use desfmt::document::{Manifest, ManifestShard};
 use desfmt::legacy::{BIG_FILES_PREFIX, BigFileHash, BigFileHasher, LegacyEntry, Location};
 use desfmt::v3::{BodySettings, BodyWriter, FrameCutter, FrameEncoder, Lineage, Mtime, NewEntry, PageNumber};
 use desfmt::{ArchiveId, BucketBits, Date, Digest, ShardName, Timestamp, Uid, bucket_of, layout};
 
-use crate::archive::{ArchiveError, DayShard, Index, OpenShard};
+use crate::archive::{ArchiveError, DayShard, OpenShard};
 use crate::deletions::Deletions;
 use crate::inventory::ReadManifest;
 use crate::publish::ArchiveWriter;
@@ -40,7 +40,7 @@ impl ArchiveWriter {
         settings: &RepackSettings,
     ) -> Result<Repacked, ArchiveError> {
         let mut shards: Vec<&ManifestShard> = shards.iter().collect();
-        shards.sort_unstable_by(|a, b| b.key.cmp(&a.key));
+        shards.sort_unstable_by_key(|shard| std::cmp::Reverse(shard.split));
         let (mut sum, mut has_successor) = (Done::default(), false);
         for flat in shards {
             match self.convert(date, flat, flat, deletions, settings).await? {
@@ -75,7 +75,7 @@ impl ArchiveWriter {
         let mut shard = self.fetch_healed(flat, settings, &|file| FlatShard::open(file, &flat.key)).await?;
         let liveness = Liveness { deletions: Arc::clone(deletions), hasher: self.archive().uid_hasher().clone() };
         let live = live_places(&shard, flat, self.bits(), |uid| {
-            liveness.is_live(flat.shard, uid) && !earlier.iter().any(|open| holds(open, uid))
+            liveness.is_live(flat.shard, uid) && !earlier.iter().any(|open| open.holds_flat(uid))
         })?;
         drop(earlier);
         let bytes_read = self.fetch_big_files(flat, &mut shard, &live, settings).await?.saturating_add(flat.len);
@@ -107,23 +107,30 @@ impl ArchiveWriter {
         deletions: &Deletions,
     ) -> Result<Option<Vec<Arc<OpenShard>>>, ArchiveError> {
         let Some(read) = ReadManifest::read(self.store.as_ref(), date).await? else { return Ok(None) };
-        let mut earlier = Vec::new();
-        for other in
-            read.manifest.shards.iter().filter(|other| other.bucket == flat.bucket && layout::is_flat(&other.key))
-        {
-            match other.key.cmp(&flat.key) {
-                std::cmp::Ordering::Less if !deletions.holds_shard(other.shard) => {
-                    earlier.push(self.archive().open_shard(&DayShard::of(other)).await?);
-                }
-                std::cmp::Ordering::Less | std::cmp::Ordering::Equal => {}
-                std::cmp::Ordering::Greater => {
-                    if self.state_of(other, deletions).await?.dead_entries < u64::from(other.entries) {
-                        return Ok(None);
-                    }
-                }
+        let mine = |other: &&ManifestShard| other.bucket == flat.bucket && layout::is_flat(&other.key);
+        for later in read.manifest.shards.iter().filter(mine).filter(|other| other.split > flat.split) {
+            if self.state_of(later, deletions).await?.dead_entries < u64::from(later.entries) {
+                return Ok(None);
             }
         }
-        Ok(Some(earlier))
+        self.open_earlier_flats(&read.manifest, (flat.bucket, flat.split), deletions).await.map(Some)
+    }
+
+    /// The live flat shards of a group with earlier splits than one of them, opened: what they hold counts.
+    pub(crate) async fn open_earlier_flats(
+        &self,
+        manifest: &Manifest,
+        (bucket, split): (u16, u32),
+        deletions: &Deletions,
+    ) -> Result<Vec<Arc<OpenShard>>, ArchiveError> {
+        let mut earlier = Vec::new();
+        for other in &manifest.shards {
+            let is_earlier = other.bucket == bucket && other.split < split && layout::is_flat(&other.key);
+            if is_earlier && !deletions.holds_shard(other.shard) {
+                earlier.push(self.archive().open_shard(&DayShard::of(other)).await?);
+            }
+        }
+        Ok(earlier)
     }
 
     /// Fetches the big files of all files that stay, and proves them. Returns their bytes.
@@ -158,10 +165,6 @@ fn big_file(entry: &LegacyEntry<'_>) -> Option<(BigFileHash, u64)> {
         Location::BigFile { hash, len } => Some((hash, len)),
         Location::Inline { .. } => None,
     }
-}
-
-fn holds(shard: &OpenShard, uid: &str) -> bool {
-    matches!(&shard.index, Index::Legacy(legacy) if legacy.holds(uid))
 }
 
 /// Which of a shard's files stay, in the order of uids. Refused where one belongs to another group: no name leads to it,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use desfmt::legacy::{
-    BigFileHash, COMPRESSED_STORED_LEN_MAX, LegacyCodec, LegacyEntry, LegacyFooter, LegacyHeader, LegacyIndex,
-    Location, decode_payload,
+    BigFileHash, LegacyCodec, LegacyEntry, LegacyFooter, LegacyHeader, LegacyIndex, Location, check_compressed_len,
+    decode_payload,
 };
 use desfmt::{FormatError, ObjectKey};
 
@@ -72,10 +72,7 @@ impl FlatShard {
                 each_part_of(&self.file, offset, len, self.key.as_str(), take)
             }
             Location::Inline { offset, stored_len, codec, plain_len } => {
-                if stored_len > COMPRESSED_STORED_LEN_MAX {
-                    let detail = format!("{stored_len} bytes, at most {COMPRESSED_STORED_LEN_MAX} are read");
-                    return Err(self.damaged(FormatError::beyond_limits("compressed file", detail)));
-                }
+                check_compressed_len(stored_len).map_err(|error| self.damaged(error))?;
                 let stored = read_at(&self.file, offset..offset.saturating_add(stored_len), self.key.as_str())?;
                 let plain = decode_payload(codec, &stored, plain_len).map_err(|error| self.damaged(error))?;
                 take(plain.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(&plain))

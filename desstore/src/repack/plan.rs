@@ -184,7 +184,7 @@ fn to_convert<'a>(
 ) -> Vec<(u16, Vec<&'a ShardState>, Reason)> {
     let mut flat: Vec<_> = shards.iter().filter(|shard| is_flat(shard)).collect();
     flat.retain(|shard| why(shard, thresholds, now) != Some(Reason::Empty));
-    flat.sort_unstable_by(|a, b| (a.listed.bucket, &a.listed.key).cmp(&(b.listed.bucket, &b.listed.key)));
+    flat.sort_unstable_by_key(|shard| (shard.listed.bucket, shard.listed.split));
     let groups = flat.chunk_by(|a, b| a.listed.bucket == b.listed.bucket);
     let jobs = groups.filter_map(|group| {
         let reasons = group.iter().map(|shard| why(shard, thresholds, now));

@@ -5,8 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use des_tests::{Mount, Packed, command, contents, des_pack, files_below, golden, run, s3_server, scratch, shown_name};
-use desfmt::ObjectKey;
-use desstore::{ObjectStore, Payload};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -115,14 +113,7 @@ fn an_archive_of_the_ancestor_in_a_bucket_shows_what_it_shows_on_disk_and_cannot
         fs::copy(big.join("_bigFiles").join(&path), directory.path().join("_bigFiles").join(&path)).unwrap();
     }
     let place = s3_server().place();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = place.store().await;
-        for path in files_below(directory.path()) {
-            let key = ObjectKey::new(path.to_str().unwrap()).unwrap();
-            store.put(&key, Payload::File(directory.path().join(&path))).await.unwrap();
-        }
-    });
+    place.fill(directory.path());
     let local = Mount::new(directory.path(), "n_bits=8");
     let mount = Mount::new(Path::new(&place.uri), &format!("{},n_bits=8", place.options()));
 

@@ -1,5 +1,7 @@
 //! Shards of the ancestor that become shards of the current version.
 
+mod oddities;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,6 +85,7 @@ impl World {
     fn settings(&self) -> RepackSettings {
         RepackSettings {
             spool: self.scratch.path().join("spool"),
+            directory: None,
             threads: 1,
             frame_size: desfmt::v3::FrameSize::default(),
             level: 1,

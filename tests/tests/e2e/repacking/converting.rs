@@ -1,6 +1,6 @@
 //! Adopted archives of the ancestor: what is deleted from them goes, and their shards become shards of the current version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use des_tests::{Corpus, Mount, Outcome, command, contents, des_pack, eventually,
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::stage::json;
+use super::stage::{Stage, json, while_reading};
 
 /// An archive of the ancestor that was adopted.
 struct Adopted {
@@ -131,6 +131,26 @@ fn what_is_deleted_from_an_adopted_archive_is_proven_to_be_gone() {
     again.add("20240301", "1", "content 1");
     let packed = run(adopted.program("des-pack").arg("--input-json").arg(again.manifest("again"))).success();
     assert!(packed.stdout.contains("1 present") || packed.stdout.contains("present    1"), "{}", packed.stdout);
+}
+
+#[test]
+fn what_is_deleted_from_an_adopted_archive_in_a_bucket_is_in_no_version_of_any_object() {
+    let doomed = |number: usize| number % 10 == 3;
+    let stage = Stage::adopted_bucket(300, doomed);
+    let gone: BTreeSet<usize> = (0..300).filter(|number| doomed(*number)).collect();
+    let mount = stage.mount("");
+    for number in &gone {
+        let file = &stage.corpus.files[*number];
+        fs::remove_file(mount.file(&file.day, &file.uid)).unwrap();
+    }
+    assert!(stage.search().has_phrase);
+
+    let dropped = while_reading(&mount, stage.corpus.files.iter().skip(4).step_by(10), || stage.repack_all());
+    assert_eq!(dropped, 30);
+    stage.collect_all();
+
+    stage.assert_erased(&gone);
+    assert!(!stage.search().has_phrase);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use des_tests::{
-    Corpus, Mount, SourceFile, VersionedBucket, command, eventually, files_below, hiding_places, mark, marks_in, run,
-    s3_server, scratch,
+    Corpus, Mount, SourceFile, VersionedBucket, command, des_pack, eventually, files_below, hiding_places, mark,
+    marks_in, run, s3_server, scratch,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,18 +47,22 @@ impl Stage {
 
     /// The same in a bucket that keeps versions.
     pub(super) fn bucket(count: usize, doomed: impl Fn(usize) -> bool, pack: &[&str]) -> Self {
-        static BUCKETS: AtomicU64 = AtomicU64::new(0);
-        let name = format!("versioned-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
-        let place = Place::Bucket(Box::new(VersionedBucket::create(s3_server(), &name)));
-        Self::packed(scratch(), place, (count, &doomed), pack)
+        Self::packed(scratch(), new_bucket(), (count, &doomed), pack)
     }
 
-    fn packed(
-        directory: TempDir,
-        place: Place,
-        (count, doomed): (usize, &dyn Fn(usize) -> bool),
-        options: &[&str],
-    ) -> Self {
+    /// The same as flat, uncompressed shards of the ancestor that were adopted.
+    pub(super) fn adopted_bucket(count: usize, doomed: impl Fn(usize) -> bool) -> Self {
+        let stage = Self::unpacked(scratch(), new_bucket(), (count, &doomed));
+        let (flat, manifest) = (stage.scratch().join("flat"), stage.corpus.manifest("all"));
+        let options = ["--format", "2", "--n-bits", "4", "--codec", "none", "--input-json"];
+        run(des_pack(&flat).args(options).arg(manifest)).success();
+        let Place::Bucket(bucket) = &stage.place else { panic!("it is a bucket") };
+        bucket.place().fill(&flat);
+        run(stage.program("des-verify").args(["--n-bits", "4", "--adopt"])).success();
+        stage
+    }
+
+    fn unpacked(directory: TempDir, place: Place, (count, doomed): (usize, &dyn Fn(usize) -> bool)) -> Self {
         let mut corpus = Corpus::new(&directory.path().join("source"));
         for number in 0..count {
             let bytes = content(number, doomed(number));
@@ -66,6 +70,11 @@ impl Stage {
         }
         let stage = Self { place, corpus, directory };
         fs::create_dir(stage.spool()).unwrap();
+        stage
+    }
+
+    fn packed(directory: TempDir, place: Place, files: (usize, &dyn Fn(usize) -> bool), options: &[&str]) -> Self {
+        let stage = Self::unpacked(directory, place, files);
         run(stage.program("des-pack").arg("--input-json").arg(stage.corpus.manifest("all")).args(options)).success();
         stage
     }
@@ -187,6 +196,12 @@ impl Stage {
         let gone: Vec<_> = gone.iter().map(|file| (file.day.as_str(), file.uid.as_str())).collect();
         self.corpus.assert_shown_in(mount, &gone);
     }
+}
+
+fn new_bucket() -> Place {
+    static BUCKETS: AtomicU64 = AtomicU64::new(0);
+    let name = format!("versioned-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
+    Place::Bucket(Box::new(VersionedBucket::create(s3_server(), &name)))
 }
 
 /// Reads files again and again while something else is done, and compares each.
