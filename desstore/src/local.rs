@@ -119,6 +119,12 @@ impl LocalStore {
         Ok(self.root().join(spool::DIRECTORY))
     }
 
+    /// An object as the file that it is here. `NotFound` where there is none.
+    pub(crate) fn open_object(&self, key: &ObjectKey) -> Result<std::fs::File, StoreError> {
+        let opened = self.shared.open(key).map_err(|failure| failure.during("open", key))?;
+        Ok(opened.into_file())
+    }
+
     /// Removes what writers that died left in the spool and says how many files that were. Safe while others write.
     pub fn clean_debris(&self) -> Result<usize, StoreError> {
         spool::clean_debris(&self.shared.root).map_err(|failure| failure.during_text("clean_debris", ""))

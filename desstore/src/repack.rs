@@ -31,6 +31,7 @@ use desfmt::{Bucket, Date, Group, ObjectKey, layout};
 
 use crate::archive::ArchiveError;
 use crate::deletions::Deletions;
+use crate::local::LocalStore;
 use crate::publish::ArchiveWriter;
 use crate::store::ObjectStore;
 
@@ -59,8 +60,11 @@ pub trait Chooser: Send + Sync + std::fmt::Debug {
 /// How shards are rebuilt.
 #[derive(Debug, Clone)]
 pub struct RepackSettings {
-    /// Where the old and the new shard lie while one is made of the other: twice the size of a shard.
+    /// Where the old and the new shard lie while one is made of the other: twice the size of a shard, once where the old
+    /// one is read from `directory`.
     pub spool: PathBuf,
+    /// The directory that the store is, if it is one: shards are then read where they lie.
+    pub directory: Option<LocalStore>,
     /// How many threads compress and compare.
     pub threads: usize,
     /// How much content is compressed together in frames that lose a file.

@@ -15,7 +15,7 @@ use desfmt::legacy::LegacyName;
 use desfmt::v3::FrameSize;
 use desfmt::{Date, ObjectKey, layout};
 use desstore::repack::{DayPlan, Job, RepackSettings, Repacked, Thresholds};
-use desstore::{ArchiveWriter, Conditions, ObjectStore, Randomness, probe};
+use desstore::{ArchiveWriter, Conditions, LocalStore, ObjectStore, Randomness, probe};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -45,6 +45,8 @@ pub struct RepackConfig {
     pub jobs: NonZeroUsize,
     /// Where shards lie while they are rebuilt.
     pub spool: PathBuf,
+    /// The directory that the archive is, if it is one.
+    pub directory: Option<LocalStore>,
     /// The most bytes a second, for each shard under way.
     pub rate: Option<NonZeroU64>,
     /// Plan, and change nothing.
@@ -55,6 +57,7 @@ impl RepackConfig {
     fn settings(&self, spool: &Spool) -> RepackSettings {
         RepackSettings {
             spool: spool.directory().to_owned(),
+            directory: self.directory.clone(),
             threads: self.jobs.get(),
             frame_size: self.frame_size,
             level: self.compression.level,

@@ -30,6 +30,10 @@ impl OpenFile {
         Self { file, version, etag: version.etag(), last_use: AtomicU64::new(0) }
     }
 
+    pub(super) fn into_file(self) -> std::fs::File {
+        self.file.into()
+    }
+
     /// True while the file has a name and is as it was.
     fn is_current(&self) -> bool {
         rustix::fs::fstat(&self.file)

@@ -1,7 +1,7 @@
-//! The old shards: read once from the store into the spool, and proven.
+//! The old shards: read once from the store into the spool, or where they lie, and proven.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::ArchiveError;
 use crate::clock::Clock;
+use crate::local::LocalStore;
 use crate::publish::ArchiveWriter;
 use crate::repack::RepackSettings;
 use crate::repack::local::{LocalShard, SpoolFile, spool_error};
@@ -56,7 +57,11 @@ impl ArchiveWriter {
         settings: &RepackSettings,
         open: &(dyn Fn(File) -> Result<T, ArchiveError> + Sync),
     ) -> Result<T, ArchiveError> {
-        let damage = match self.fetch_opened(self.store.as_ref(), listed, settings, open).await {
+        let own = match &settings.directory {
+            Some(directory) => self.prove_in_place(directory, listed, settings).await.and_then(open),
+            None => self.fetch_opened(self.store.as_ref(), listed, settings, open).await,
+        };
+        let damage = match own {
             Err(error) if error.is_damage() => error,
             other => return other,
         };
@@ -70,6 +75,30 @@ impl ArchiveWriter {
             }
         }
         Err(damage)
+    }
+
+    /// Opens an object that is a file of this machine and proves that it is what the manifest lists. It stays as it is
+    /// while it is open, whoever removes it.
+    async fn prove_in_place(
+        &self,
+        directory: &LocalStore,
+        listed: &ManifestShard,
+        settings: &RepackSettings,
+    ) -> Result<File, ArchiveError> {
+        let mut file = directory.open_object(&listed.key)?;
+        let failed = |error| spool_error(&directory.root().join(listed.key.as_str()), error);
+        check_len(&listed.key, file.metadata().map_err(failed)?.len(), listed.len, "the manifest")?;
+        let mut proof = Proof::of(listed);
+        let mut brake = Pace::new(settings.rate, self.clock.as_ref());
+        let mut window = vec![0; usize::try_from(WINDOW_BYTES.min(listed.len)).unwrap_or(usize::MAX)];
+        loop {
+            let read = file.read(&mut window).map_err(failed)?;
+            let Some(bytes) = window.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+            proof.see(bytes);
+            brake.passed(read).await;
+        }
+        proof.finish()?;
+        Ok(file)
     }
 
     async fn fetch_opened<T: Send>(
@@ -100,16 +129,10 @@ impl ArchiveWriter {
         listed: &ManifestShard,
         settings: &RepackSettings,
     ) -> Result<(SpoolFile, File), ArchiveError> {
-        let mut hasher = blake3::Hasher::new();
-        let mut see = |bytes: &[u8]| {
-            hasher.update(bytes);
-        };
+        let mut proof = Proof::of(listed);
         let wanted = (&listed.key, listed.len, "the manifest");
-        let fetched = self.fetch_into_spool(store, wanted, settings, &mut see).await?;
-        if keeps(Rule::SourceIsVerified) && hasher.finalize().to_hex().as_str() != listed.blake3 {
-            let detail = "its bytes are not those that were published; it is left as it is, run des-verify";
-            return Err(ArchiveError::inconsistent(&listed.key, detail));
-        }
+        let fetched = self.fetch_into_spool(store, wanted, settings, &mut |bytes| proof.see(bytes)).await?;
+        proof.finish()?;
         Ok(fetched)
     }
 
@@ -122,10 +145,7 @@ impl ArchiveWriter {
         see: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<(SpoolFile, File), ArchiveError> {
         let meta = store.head(key).await?;
-        if meta.len != len {
-            let detail = format!("it has {} bytes, {teller} says {len}", meta.len);
-            return Err(ArchiveError::inconsistent(key, detail));
-        }
+        check_len(key, meta.len, len, teller)?;
         let (place, mut file) = SpoolFile::create(&settings.spool, &self.fresh_name("old"))?;
         let mut brake = Pace::new(settings.rate, self.clock.as_ref());
         let starts = (0..len).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
@@ -158,6 +178,37 @@ impl ArchiveWriter {
     /// A name for a file in the spool.
     pub(super) fn fresh_name(&self, what: &str) -> String {
         format!("{}-{what}.des", self.archive().new_operation())
+    }
+}
+
+fn check_len(key: &ObjectKey, found: u64, told: u64, teller: &str) -> Result<(), ArchiveError> {
+    if found == told {
+        return Ok(());
+    }
+    Err(ArchiveError::inconsistent(key, format!("it has {found} bytes, {teller} says {told}")))
+}
+
+/// Whether bytes, seen in order, are those of an object that a manifest lists.
+struct Proof<'a> {
+    listed: &'a ManifestShard,
+    hasher: blake3::Hasher,
+}
+
+impl<'a> Proof<'a> {
+    fn of(listed: &'a ManifestShard) -> Self {
+        Self { listed, hasher: blake3::Hasher::new() }
+    }
+
+    fn see(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    fn finish(self) -> Result<(), ArchiveError> {
+        if keeps(Rule::SourceIsVerified) && self.hasher.finalize().to_hex().as_str() != self.listed.blake3 {
+            let detail = "its bytes are not those that were published; it is left as it is, run des-verify";
+            return Err(ArchiveError::inconsistent(&self.listed.key, detail));
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod converting;
 mod cost;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ impl Chooser for FirstFiles {
 fn settings(fixture: &Fixture) -> RepackSettings {
     RepackSettings {
         spool: fixture.scratch.path().join("spool"),
+        directory: None,
         threads: 2,
         frame_size: FrameSize::default(),
         level: 1,
@@ -284,30 +286,6 @@ async fn a_file_that_is_open_can_be_read_over_a_swap_and_its_collection() {
     assert_eq!(reader.read(day(), entry.birth, 0, 1 << 20).await.unwrap(), files[3].1);
     let refused = reader.read(day(), gone.birth, 0, 10).await.unwrap_err();
     assert!(matches!(refused, ArchiveError::Gone { .. }), "{refused:?}");
-}
-
-#[tokio::test]
-async fn damage_in_an_old_shard_stops_its_repack_and_a_sound_copy_heals_it() {
-    let fixture = Fixture::new().await;
-    fixture.pack(&borrowed(&corpus(50))).await;
-    delete(&fixture, ["uid-00001"]).await;
-    fixture.clock.advance(DAY);
-    let key = shard_keys(&fixture).await[0].clone();
-    let sound = fixture.store.inner.get(&key, 1 << 30).await.unwrap().bytes;
-    let healer = Arc::new(crate::MemoryStore::new(Arc::<crate::ManualClock>::clone(&fixture.clock)));
-    healer.put(&key, Payload::Bytes(sound.clone())).await.unwrap();
-    let mut broken = sound.to_vec();
-    broken[500] ^= 1;
-    fixture.store.inner.put(&key, Payload::Bytes(broken.into())).await.unwrap();
-    let plan = fixture.writer.plan_repack(day(), &Thresholds::default()).await.unwrap().unwrap();
-
-    let refused = fixture.writer.repack(day(), &plan.jobs[0], &settings(&fixture)).await.unwrap_err();
-    assert!(refused.to_string().contains("des-verify"), "{refused}");
-    let with_copies = RepackSettings { healers: vec![healer], ..settings(&fixture) };
-    let outcome = fixture.writer.repack(day(), &plan.jobs[0], &with_copies).await.unwrap();
-
-    assert!(matches!(outcome, Repacked::Swapped(_)));
-    assert_eq!(visible(&fixture).await.len(), 49);
 }
 
 #[tokio::test]

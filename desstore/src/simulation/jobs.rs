@@ -159,6 +159,7 @@ pub(super) async fn roll_back_to(process: Arc<Process>, key: ObjectKey) -> Resul
 fn settings(process: &Process, recompress: bool) -> RepackSettings {
     RepackSettings {
         spool: process.spool.clone(),
+        directory: None,
         threads: 1,
         frame_size: FrameSize::default(),
         level: 1,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use desfmt::v3::FrameSize;
 use desfmt::{Date, ObjectKey};
+use desstore::LocalStore;
 use desstore::observe::parse_address;
 use desstore::repack::Thresholds;
 use packer::program::LogArgs;
@@ -170,8 +171,8 @@ impl Args {
         matches!(self.task, Some(Task::Gc(_))) || self.run.continuous || self.run.collect
     }
 
-    /// How it repacks; `scratch` is where shards lie unless told otherwise.
-    pub(crate) fn repack_config(&self, scratch: PathBuf) -> RepackConfig {
+    /// How it repacks; `scratch` is where shards lie unless told otherwise, `directory` the archive, if it is a directory.
+    pub(crate) fn repack_config(&self, scratch: PathBuf, directory: Option<LocalStore>) -> RepackConfig {
         let RepackArgs { threshold, max_age, group_shards, recompress, convert, jobs, rate, rollback: _ } =
             &self.repack;
         let auto = Compression { choice: CodecChoice::Auto, level: Compression::LEVEL_DEFAULT };
@@ -190,6 +191,7 @@ impl Args {
             frame_size: FrameSize::default(),
             jobs: jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
             spool: self.run.spool.clone().unwrap_or(scratch),
+            directory,
             rate: *rate,
             dry_run: self.run.dry_run,
         }
@@ -268,7 +270,7 @@ mod tests {
     fn what_is_typed_becomes_the_configuration() {
         let args =
             parse("--threshold 5 --max-age 6h --convert --recompress zstd:19 --rate 10M --date 2024-01-15").unwrap();
-        let config = args.repack_config(PathBuf::from("/spool"));
+        let config = args.repack_config(PathBuf::from("/spool"), None);
 
         assert_eq!((config.thresholds.dead_percent, config.thresholds.age_max), (5, Duration::from_hours(6)));
         assert!(config.thresholds.convert);

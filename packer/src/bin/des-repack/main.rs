@@ -135,7 +135,7 @@ async fn terminated() {
 async fn round(args: &Args, opened: &Opened) -> Result<bool, PackError> {
     let now = opened.connected.store.time().await?;
     let scratch = args.store.resolve()?.0.scratch();
-    let config = args.repack_config(scratch);
+    let config = args.repack_config(scratch, opened.connected.local.clone());
     let mut is_clean = args.run.dry_run || clean_up(args, opened, &config.spool).await?;
     if let Some(key) = &args.repack.rollback {
         let outcome = repack::roll_back(&opened.writer, &config, key).await?;
