@@ -74,7 +74,8 @@ class Peer:
                 subprocess.run(["umount", mount_point], check=True)
 
 
-SQUASH = ["mksquashfs", "{}", "{image}", "-no-progress", "-quiet"]
+# Its search for equal files goes by size and a checksum of 16 bits: among a million files of one size it finds no end.
+SQUASH = ["mksquashfs", "{}", "{image}", "-no-progress", "-quiet", "-no-duplicates"]
 ZSTD = ["-comp", "zstd", "-Xcompression-level", "3"]
 STORED = ["-noI", "-noD", "-noF", "-noX"]
 PEERS = [
