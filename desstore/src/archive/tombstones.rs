@@ -1,7 +1,8 @@
 //! The tombstones of a day: a set that only grows, and the order of reading that cannot bring a file back.
 //!
-//! The listing is finished first; only then are new batches read, and the folded sets last. A fold commits the folded set
-//! before it removes the records, so whatever is missing from the listing is in a folded set read afterwards.
+//! The listing is finished first; only then are the folded sets read that have changed, and of the new batches those that none
+//! of them holds. A fold commits the folded set before it removes the records, so whatever is missing from the listing is
+//! in a folded set read afterwards; and where a batch of the listing is gone when it is to be read, in the set as it is then.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -9,6 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use desfmt::document::{self, DOCUMENT_LEN_MAX, Document, FoldedTombstones, TombstoneBatch};
 use desfmt::layout::{self, TombstoneKey};
 use desfmt::{BucketBits, Date, Group, ObjectKey, ShardId, UidHash, Uuid};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::error::ArchiveError;
 use crate::error::StoreErrorKind;
@@ -17,6 +19,9 @@ use crate::store::{Depth, ETag, ObjectStore};
 
 /// How many objects below a day's tombstones are read; a fold brings them down long before.
 pub(crate) const LISTED_MAX: usize = 4_000_000;
+
+/// How many documents are read side by side: a day can have one of each kind for every group.
+const READS_AT_ONCE: usize = 16;
 
 /// Everything deleted from a day, as far as known here.
 #[derive(Debug, Default)]
@@ -95,8 +100,30 @@ impl TombstoneSet {
             self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
             pending = Pending { folded: HashMap::new(), ..self.list(store, date, bits, &progress).await? };
         }
-        for (key, group, operation) in std::mem::take(&mut pending.batches) {
-            match read::<TombstoneBatch>(store, &key).await {
+        let folded = std::mem::take(&mut pending.folded);
+        self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
+        let overtaken = self.read_batches(store, &mut progress, &mut pending).await?;
+        // The folded set holds them now, whatever version of it was listed.
+        self.read_folded(store, &mut progress, overtaken, &mut pending.news).await?;
+        Ok(pending.news)
+    }
+
+    /// Reads the batches that no folded set is known to hold. Those that are gone were folded and removed since the
+    /// listing: returns their groups.
+    async fn read_batches(
+        &self,
+        store: &dyn ObjectStore,
+        progress: &mut Progress,
+        pending: &mut Pending,
+    ) -> Result<HashMap<Group, ETag>, ArchiveError> {
+        let mut wanted = std::mem::take(&mut pending.batches);
+        wanted.retain(|(.., operation)| !progress.batches.contains(operation));
+        let mut reads = stream::iter(wanted)
+            .map(|(key, group, operation)| async move { (group, operation, read::<TombstoneBatch>(store, &key).await) })
+            .buffered(READS_AT_ONCE);
+        let mut overtaken = HashMap::new();
+        while let Some((group, operation, found)) = reads.next().await {
+            match found {
                 Ok((batch, _)) => {
                     let is_news = self.take_in(
                         batch.tombstones.iter().map(|one| one.uid_hash),
@@ -105,34 +132,39 @@ impl TombstoneSet {
                     pending.news.extend(is_news.then_some(group.bucket.number()));
                     progress.batches.insert(operation);
                 }
-                // Folded and removed since the listing: the folded set holds it now, whatever version was listed.
                 Err(ArchiveError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
                     progress.folded.remove(&group);
-                    pending.folded.entry(group).or_insert_with(|| ETag(String::new()));
+                    overtaken.insert(group, ETag(String::new()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        let folded = std::mem::take(&mut pending.folded);
-        self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
-        Ok(pending.news)
+        Ok(overtaken)
     }
 
+    /// Reads those folded sets that are not known in the version that was listed. The batches that they hold need not be
+    /// read any more.
     async fn read_folded(
         &self,
         store: &dyn ObjectStore,
         progress: &mut Progress,
-        listed: HashMap<Group, ETag>,
+        mut listed: HashMap<Group, ETag>,
         news: &mut BTreeSet<u16>,
     ) -> Result<(), ArchiveError> {
-        for (group, listed) in listed {
-            if progress.folded.get(&group) == Some(&listed) {
-                continue;
-            }
-            let (folded, etag) = read::<FoldedTombstones>(store, &layout::folded_tombstones(&group)).await?;
+        listed.retain(|group, etag| progress.folded.get(group) != Some(etag));
+        let mut wanted: Vec<Group> = listed.into_keys().collect();
+        wanted.sort_unstable();
+        let mut reads = stream::iter(wanted)
+            .map(|group| async move {
+                let read = read::<FoldedTombstones>(store, &layout::folded_tombstones(&group)).await;
+                read.map(|(folded, etag)| (group, folded, etag))
+            })
+            .buffered(READS_AT_ONCE);
+        while let Some((group, folded, etag)) = reads.try_next().await? {
             let uids = folded.tombstones.iter().map(|one| one.uid_hash).chain(folded.erased.iter().copied());
             let is_news = self.take_in(uids, folded.shards.iter().map(|one| one.shard));
             news.extend(is_news.then_some(group.bucket.number()));
+            progress.batches.extend(folded.folded.iter().map(|batch| batch.operation));
             progress.folded.insert(group, etag);
         }
         Ok(())

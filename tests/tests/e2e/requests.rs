@@ -150,6 +150,30 @@ fn deletions_cost_nothing_but_one_read_for_each_batch() {
 }
 
 #[test]
+fn folded_deletions_cost_one_read_however_many_batches_they_were() {
+    let counted = Counted::of(1, twenty_files);
+    let archive = counted.open();
+    let date = DAY.parse::<Date>().unwrap();
+    counted.runtime.block_on(async {
+        for batch in [["scan-00", "scan-01"], ["scan-02", "scan-03"], ["scan-04", "scan-05"]] {
+            let uids: Vec<Uid> = batch.map(|text| Uid::new(text).unwrap()).to_vec();
+            archive.delete_many(date, &uids, &Deletion::default()).await.unwrap();
+        }
+    });
+    let before = counted.open();
+    assert_eq!(counted.find(&before, "scan-17"), Some(noise("scan-17")));
+    counted.assert_counts(&[(Kind::Get, 4), (Kind::List, 1), (Kind::GetRange, 2)]);
+
+    run(counted.place.program("des-tombstones").arg("fold")).success();
+
+    let after = counted.open();
+    assert_eq!(counted.find(&after, "scan-17"), Some(noise("scan-17")));
+    counted.assert_counts(&[(Kind::Get, 2), (Kind::List, 1), (Kind::GetRange, 2)]);
+    assert_eq!(counted.find(&after, "scan-03"), None);
+    counted.assert_counts(&[]);
+}
+
+#[test]
 fn each_further_candidate_shard_costs_one_request_once() {
     let runs = 24;
     // What each shard spans holds what all the others hold.
