@@ -14,6 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 
 
+def machine() -> str:
+    """What the figures depend on most: the cores, and how long an idle one of a virtual machine waits awake."""
+    polling = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+    return f"{os.cpu_count()} cores" + (f", guest_halt_poll_ns={polling.read_text().strip()}" if polling.exists() else "")
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

@@ -7,7 +7,6 @@ memory below 256 MiB.
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -16,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench_common import build, need_packages, print_table, remove, spread, target_directory, timed
+from bench_common import build, machine, need_packages, print_table, remove, spread, target_directory, timed
 
 DAYS = 10
 DIRECTORY_FILES = 1_000
@@ -127,7 +126,7 @@ def compare(server: Server, programs: Path, data: Path, scratch: Path, arguments
 
 
 def report(figures: dict[str, list[tuple[float, float, float]]], arguments: argparse.Namespace) -> None:
-    print(f"\n`scripts/bench migrate --rows {arguments.rows}`, {os.cpu_count()} cores, medians of {arguments.runs} "
+    print(f"\n`scripts/bench migrate --rows {arguments.rows}`, {machine()}, medians of {arguments.runs} "
           "alternating runs [least-most].")
     rows = []
     for name, runs in figures.items():

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench_common import build, need_packages, print_table, remove, size, spread, target_directory, timed
+from bench_common import build, machine, need_packages, print_table, remove, size, spread, target_directory, timed
 
 REPACK = ["--threshold", "1", "--max-age", "1s"]
 
@@ -116,9 +116,9 @@ def bench(arguments: argparse.Namespace) -> None:
     for run in range(arguments.runs + 1):
         for case in cases:
             case.run(counts=run > 0)
-    print(f"\n`scripts/bench repack`, {os.cpu_count()} cores, medians of {arguments.runs} alternating runs [least-most].")
+    print(f"\n`scripts/bench repack`, {machine()}, medians of {arguments.runs} alternating runs [least-most].")
     print_table(["case", "files", "deleted", "live MB", "stored MB", "des-repack s", "other side s", "rate ratio",
                  "peak MiB"], [case.row() for case in cases])
     print("\nThe other side is des-pack on the live files (scattered), or cp of the shards (few). Goals: 1 and 0.5; "
-          "peak below 256 MiB. des-repack reads its shards into the spool, compares old and new, and reads back.")
+          "peak below 256 MiB. des-repack proves its shards before, compares old and new, and reads back.")
     remove(scratch)

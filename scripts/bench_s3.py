@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from bench_common import MIB, build, need_packages, print_table, remove, spread, target_directory
+from bench_common import MIB, build, machine, need_packages, print_table, remove, spread, target_directory
 from bench_mount import Bench, copy_seconds, quotients
 from bench_mount_data import CREATED_AT, DAY
 from bench_mount_peers import Mounted
@@ -228,7 +228,7 @@ def bench_s3(arguments: argparse.Namespace) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     with started(scratch) as server:
         bench = S3Bench(arguments, server)
-        print(f"\n`scripts/bench s3`, {date.today()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; "
+        print(f"\n`scripts/bench s3`, {date.today()}, {machine()}, load {os.getloadavg()[0]:.1f} before; "
               f"medians of {arguments.runs} alternating runs [least-most].")
         if arguments.quick:
             print("\nWith --quick: this shows that the bench works. Its figures mean nothing.")
