@@ -59,11 +59,8 @@ pub(super) fn unmount(target: &Path, lazily: bool) -> io::Result<()> {
     let complaint = complaint(&output.stderr);
     // It tells the error of umount(2) in words only.
     let busy = io::Error::from(Errno::BUSY).to_string();
-    let kind = if busy.starts_with(complaint.rsplit(": ").next().unwrap_or_default()) {
-        io::ErrorKind::ResourceBusy
-    } else {
-        io::ErrorKind::Other
-    };
+    let is_busy = complaint.rsplit(": ").next().is_some_and(|last| !last.is_empty() && busy.starts_with(last));
+    let kind = if is_busy { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other };
     Err(io::Error::new(kind, complaint))
 }
 

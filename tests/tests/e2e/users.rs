@@ -86,6 +86,21 @@ fn a_daemon_of_a_user_unmounts_when_it_is_asked_to_end() {
 }
 
 #[test]
+fn a_daemon_of_a_user_that_is_asked_to_end_does_not_wait_for_ever_for_who_uses_its_mount() {
+    let theirs = Theirs::new(125);
+    theirs.mount();
+    let file = &theirs.packed.corpus.files[0];
+    let path = theirs.path().join(&file.day).join(des_tests::shown_name(&file.uid));
+    let open = as_user(NOBODY, || fs::File::open(path)).unwrap();
+
+    kill_process(daemons_on(theirs.path())[0], Signal::TERM).unwrap();
+
+    eventually(SOON, "the mount is gone", || mounts_on(theirs.path()).is_empty());
+    drop(open);
+    eventually(SOON, "the daemon ends", || theirs.is_gone());
+}
+
+#[test]
 fn a_dead_mount_of_a_user_is_replaced() {
     let theirs = Theirs::new(122);
     theirs.mount();
