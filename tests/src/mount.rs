@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +15,9 @@ use crate::{Outcome, command, eventually, mount_point, run_within};
 
 /// How long mounting and unmounting may take.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// A test beside this one that starts a program holds copies of all files that are open, until the program runs.
+const COPIES_GONE: Duration = Duration::from_secs(5);
 
 /// An archive that is mounted.
 #[derive(Debug)]
@@ -80,7 +84,13 @@ impl Mount {
     #[track_caller]
     pub fn unmount(self) {
         let path = self.path.clone();
-        run_within(LIMIT, command("umount").arg(&path)).success();
+        let began = Instant::now();
+        let mut outcome = self.try_unmount();
+        while outcome.stderr.contains("target is busy") && began.elapsed() < COPIES_GONE {
+            thread::sleep(Duration::from_millis(10));
+            outcome = self.try_unmount();
+        }
+        outcome.success();
         eventually(LIMIT, "the daemon ends after umount", || daemons_on(&path).is_empty());
     }
 
