@@ -97,14 +97,14 @@ impl TombstoneSet {
         let mut pending = self.list(store, date, bits, &progress).await?;
         if !keeps(Rule::LogBeforeFolded) {
             let folded = std::mem::take(&mut pending.folded);
-            self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
+            self.read_folded(store, &mut progress, folded, &mut pending).await?;
             pending = Pending { folded: HashMap::new(), ..self.list(store, date, bits, &progress).await? };
         }
         let folded = std::mem::take(&mut pending.folded);
-        self.read_folded(store, &mut progress, folded, &mut pending.news).await?;
+        self.read_folded(store, &mut progress, folded, &mut pending).await?;
         let overtaken = self.read_batches(store, &mut progress, &mut pending).await?;
         // The folded set holds them now, whatever version of it was listed.
-        self.read_folded(store, &mut progress, overtaken, &mut pending.news).await?;
+        self.read_folded(store, &mut progress, overtaken, &mut pending).await?;
         Ok(pending.news)
     }
 
@@ -142,15 +142,16 @@ impl TombstoneSet {
         Ok(overtaken)
     }
 
-    /// Reads those folded sets that are not known in the version that was listed. The batches that they hold need not be
-    /// read any more.
+    /// Reads those folded sets that are not known in the version that was listed. The listed batches that they hold need not
+    /// be read any more; what else they hold is nothing to be remembered.
     async fn read_folded(
         &self,
         store: &dyn ObjectStore,
         progress: &mut Progress,
         mut listed: HashMap<Group, ETag>,
-        news: &mut BTreeSet<u16>,
+        pending: &mut Pending,
     ) -> Result<(), ArchiveError> {
+        let batches: HashSet<Uuid> = pending.batches.iter().map(|(.., operation)| *operation).collect();
         listed.retain(|group, etag| progress.folded.get(group) != Some(etag));
         let mut wanted: Vec<Group> = listed.into_keys().collect();
         wanted.sort_unstable();
@@ -163,8 +164,9 @@ impl TombstoneSet {
         while let Some((group, folded, etag)) = reads.try_next().await? {
             let uids = folded.tombstones.iter().map(|one| one.uid_hash).chain(folded.erased.iter().copied());
             let is_news = self.take_in(uids, folded.shards.iter().map(|one| one.shard));
-            news.extend(is_news.then_some(group.bucket.number()));
-            progress.batches.extend(folded.folded.iter().map(|batch| batch.operation));
+            pending.news.extend(is_news.then_some(group.bucket.number()));
+            let held = folded.folded.iter().map(|batch| batch.operation);
+            progress.batches.extend(held.filter(|operation| batches.contains(operation)));
             progress.folded.insert(group, etag);
         }
         Ok(())
@@ -231,4 +233,38 @@ async fn read<D: Document>(store: &dyn ObjectStore, key: &ObjectKey) -> Result<(
     let fetched = store.get(key, DOCUMENT_LEN_MAX).await?;
     let document = document::decode(&fetched.bytes).map_err(|error| ArchiveError::damaged(key, error))?;
     Ok((document, fetched.meta.etag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Deletion;
+    use crate::fixture::{Fixture, day, uid};
+
+    #[tokio::test]
+    async fn of_what_a_folded_set_holds_only_listed_batches_are_remembered() {
+        let fixture = Fixture::new().await;
+        fixture.pack(&[("a", b"a"), ("b", b"b"), ("c", b"c"), ("d", b"d")]).await;
+        let reader = fixture.reader().await;
+        reader.delete(day(), &uid("a"), &Deletion::default()).await.unwrap();
+        reader.delete(day(), &uid("b"), &Deletion::default()).await.unwrap();
+        reader.delete_many(day(), &[uid("c"), uid("d")], &Deletion::default()).await.unwrap();
+        fixture.writer.fold(day()).await.unwrap();
+        let bits = fixture.writer.identity().bits();
+        let batches = {
+            let listed = TombstoneSet::default();
+            let listed = listed.list(fixture.store.as_ref(), day(), bits, &Progress::default()).await.unwrap();
+            listed.batches.len()
+        };
+        assert!(batches > 0);
+
+        let set = TombstoneSet::default();
+        fixture.store.take_calls();
+        set.refresh(fixture.store.as_ref(), day(), bits).await.unwrap();
+
+        assert_eq!(set.len(), 4);
+        assert_eq!(set.progress.lock().await.batches.len(), batches);
+        let reads = fixture.store.take_calls().iter().filter(|call| call.starts_with("get ")).count();
+        assert_eq!(reads, set.progress.lock().await.folded.len(), "no batch was read");
+    }
 }
