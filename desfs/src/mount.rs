@@ -115,7 +115,9 @@ impl Refused {
 /// Unmounts. An ordinary user needs the help that mounted.
 fn unmount(target: &Path, flags: UnmountFlags) -> io::Result<()> {
     match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | flags) {
-        Err(Errno::PERM) => helper::unmount(target, flags.contains(UnmountFlags::DETACH)),
+        Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {
+            helper::unmount(target, flags.contains(UnmountFlags::DETACH))
+        }
         outcome => Ok(outcome?),
     }
 }
