@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use des_tests::{Mount, NOBODY, Packed, SOMEBODY, as_user, command, run};
 use rustix::io::Errno;
@@ -74,10 +74,12 @@ fn delete_limit_stops_an_rm_in_the_wrong_place() {
     assert_eq!(fs::read_dir(packed.mount("").path().join(DAY)).unwrap().count(), 7);
 }
 
-/// A copy of ls(1) by another name: the kernel calls a program by the name of its file.
-fn lister(place: &Path, name: &str) -> std::path::PathBuf {
+/// A copy of ls(1) by another name: the kernel calls a program by the name of its file. Another process makes it: if this
+/// one did, what a neighbouring test starts could hold the open copy for a moment, and the kernel runs nothing that is open
+/// for writing.
+fn lister(place: &Path, name: &str) -> PathBuf {
     let program = place.join(name);
-    fs::copy("/bin/ls", &program).unwrap();
+    run(command("cp").arg("/bin/ls").arg(&program)).success();
     program
 }
 
