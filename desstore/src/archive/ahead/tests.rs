@@ -325,6 +325,25 @@ async fn who_walks_on_into_the_next_shard_finds_its_beginning_on_its_way() {
 }
 
 #[tokio::test]
+async fn who_hurries_through_many_shards_leaves_none_of_their_windows_in_his_way() {
+    let (fixture, contents) = packed_in_shards(6, 100).await;
+    // There is room for windows of two shards. The clock stands still, so that nothing has rested.
+    let options = ReadOptions { memory_bytes: 12 << 20, ..ReadOptions::default() };
+    let reader = fixture.reader_with(options).await;
+    fixture.store.let_others_in_between();
+    let entries = listed(&reader).await;
+    fixture.store.take_ranges();
+
+    for (entry, content) in entries.iter().zip(&contents) {
+        assert!(read(&reader, entry).await == *content, "{}", entry.uid);
+    }
+
+    assert_eq!(reader.cache_stats().ahead.windows_refused, 0);
+    // The first frame, before there was a walk, and a window for each shard.
+    assert_eq!(fixture.store.take_ranges().len(), 1 + 6);
+}
+
+#[tokio::test]
 async fn who_reads_one_file_after_the_other_of_the_last_shard_enters_no_other() {
     let (fixture, contents) = packed_in_shards(2, 100).await;
     let reader = fixture.reader().await;

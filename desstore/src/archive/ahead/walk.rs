@@ -267,10 +267,11 @@ impl Walk {
         u64::try_from(failed).unwrap_or(u64::MAX)
     }
 
-    /// Gives up the oldest piece, if the reader has passed it.
+    /// Gives up the oldest piece, if the reader has passed it, or has come to the end of all that there is.
     pub(super) fn drop_passed(&mut self) -> bool {
-        let is_passed = self.pieces.front().is_some_and(|held| held.piece.span().frames.end <= self.frame);
-        is_passed && self.pieces.pop_front().is_some()
+        let is_at_end = self.is_at_end_of_file && self.frame.saturating_add(1) >= self.last_frame;
+        let is_passed = |held: &Held| is_at_end || held.piece.span().frames.end <= self.frame;
+        self.pieces.front().is_some_and(is_passed) && self.pieces.pop_front().is_some()
     }
 
     /// Goes on after what is at hand.
