@@ -12,10 +12,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use zstd::bulk::Compressor;
 use zstd::dict::DecoderDictionary;
 
-use super::codec::{self, Codec, Dictionary};
+use super::codec::{self, Codec, Dictionary, FrameCompressor};
 use super::limits::{SLOT_BITS, SLOT_LEN};
 use crate::FormatError;
 use crate::v3::{BuildError, to_u64, to_usize};
@@ -96,7 +95,7 @@ pub struct FrameEncoder {
     level: i32,
     dictionary: Option<Dictionary>,
     /// Contexts at rest: one for each thread that has been encoding at the same time as others.
-    contexts: Arc<Mutex<Vec<Compressor<'static>>>>,
+    contexts: Arc<Mutex<Vec<FrameCompressor>>>,
 }
 
 impl std::fmt::Debug for FrameEncoder {
@@ -149,10 +148,9 @@ impl FrameEncoder {
         let resting = self.contexts.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut compressor = match resting {
             Some(compressor) => compressor,
-            None => codec::compressor(self.level, self.dictionary.as_ref())?,
+            None => FrameCompressor::new(self.level, self.dictionary.as_ref())?,
         };
-        let compressed =
-            compressor.compress(plain).map_err(|error| BuildError::Compressor { detail: error.to_string() })?;
+        let compressed = compressor.compress(plain)?;
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner).push(compressor);
         Ok(compressed)
     }

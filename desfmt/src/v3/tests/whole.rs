@@ -9,7 +9,9 @@ use crate::ids::{Birth, ShardId};
 use crate::time::Timestamp;
 use crate::uid::Uid;
 use crate::v3::limits::SLOT_LEN;
-use crate::v3::{Codec, Dictionary, FrameSize, Lineage, Mtime, PageNumber, Parent, ShardIndex, check_object};
+use crate::v3::{
+    Codec, Dictionary, Encoding, FrameEncoder, FrameSize, Lineage, Mtime, PageNumber, Parent, ShardIndex, check_object,
+};
 
 /// Contents of which some are equal, some empty, some incompressible.
 fn content() -> impl Strategy<Value = Vec<u8>> {
@@ -42,10 +44,17 @@ fn files(count_max: usize) -> impl Strategy<Value = Vec<File>> {
 }
 
 fn builder() -> impl Strategy<Value = ShardBuilder> {
-    let codec = prop_oneof![Just(Codec::Stored), Just(Codec::Zstd), Just(Codec::Lz4)];
+    let raw = Dictionary::from_bytes(b"abcdef fedcba, and what files may have in common").unwrap();
+    let coded = prop_oneof![
+        Just((Codec::Stored, None)),
+        Just((Codec::Lz4, None)),
+        Just((Codec::Zstd, None)),
+        Just((Codec::Zstd, Some(raw))),
+    ];
     let size = prop_oneof![Just(0), Just(8_192), 1_u64..100_000];
-    (codec, size).prop_map(|(codec, size)| ShardBuilder {
+    (coded, size).prop_map(|((codec, dictionary), size)| ShardBuilder {
         codec,
+        dictionary,
         frame_size: FrameSize::new(size).unwrap(),
         ..ShardBuilder::default()
     })
@@ -229,6 +238,46 @@ fn a_dictionary_makes_small_frames_smaller_and_is_kept_in_the_shard() {
     assert_eq!(without.index.dictionary(), None);
     assert_all_found(&with, &files);
     check_object(&with.object).unwrap();
+}
+
+#[test]
+fn frames_of_any_length_have_the_dictionary_and_not_its_number() {
+    let line = |number: u32| {
+        format!("2024-03-01T12:00:00Z service[{number}]: request {:x} took {number} ms\n", number * 7_919)
+    };
+    let samples: Vec<String> = (0..800).map(|first| (first..first + 9).map(line).collect()).collect();
+    let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();
+    let trained = Dictionary::train(&samples, Dictionary::LEN_DEFAULT).unwrap();
+    let plain: String = (0..20_000).map(|number| line(number * 3)).collect();
+    assert!(zstd::zstd_safe::get_dict_id_from_dict(trained.as_bytes()).is_some());
+
+    let mut decompressor = zstd::bulk::Decompressor::with_dictionary(trained.as_bytes()).unwrap();
+    for level in [1, 3, 19] {
+        let encoder = FrameEncoder::new(Codec::Zstd, level, Some(&trained)).unwrap();
+        for len in [1_000, (16 << 10) - 1, 16 << 10, 100_000, 1 << 20] {
+            let plain = &plain.as_bytes()[..len];
+
+            let frame = encoder.encode(plain).unwrap();
+
+            assert_eq!(frame.encoding(), Encoding::Compressed, "{len} at {level}");
+            let stored = frame.bind(0);
+            let payload = &stored[..stored.len() - 8];
+            assert_eq!(zstd::zstd_safe::get_dict_id_from_frame(payload), None, "{len} at {level}");
+            assert!(decompressor.decompress(payload, len).unwrap() == plain, "{len} at {level}");
+        }
+    }
+}
+
+#[test]
+fn what_a_dictionary_has_takes_no_room_in_a_frame_of_any_length() {
+    let mut noise = vec![0; 100_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let dictionary = Dictionary::from_bytes(&noise[..8 << 10]).unwrap();
+    let encoder = FrameEncoder::new(Codec::Zstd, 3, Some(&dictionary)).unwrap();
+    for len in [12 << 10, 16 << 10, 100_000] {
+        let new = u64::try_from(len - (8 << 10)).unwrap();
+        assert!(encoder.encode(&noise[..len]).unwrap().stored_len() < new + 200, "{len}");
+    }
 }
 
 #[test]
