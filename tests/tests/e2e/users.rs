@@ -18,15 +18,15 @@ const SOON: Duration = Duration::from_secs(20);
 struct Theirs {
     packed: Packed,
     point: TempDir,
-    _guard: Mount,
+    mount: Mount,
 }
 
 impl Theirs {
     fn new(seed: u64) -> Self {
         let (packed, point) = (Packed::random(seed, 10), mount_point());
         packed.give_to(NOBODY, point.path());
-        let guard = Mount::guard(point.path());
-        Self { packed, point, _guard: guard }
+        let mount = Mount::guard(point.path());
+        Self { packed, point, mount }
     }
 
     fn path(&self) -> &Path {
@@ -61,7 +61,7 @@ fn a_user_mounts_reads_deletes_and_unmounts() {
     let theirs = Theirs::new(120);
     theirs.mount();
     let file = theirs.packed.corpus.files[0].clone();
-    let path = theirs.path().join(&file.day).join(des_tests::shown_name(&file.uid));
+    let path = theirs.mount.file(&file.day, &file.uid);
 
     as_user(NOBODY, || {
         theirs.packed.assert_shown_in(theirs.path(), &[]);
@@ -80,7 +80,7 @@ fn a_daemon_of_a_user_unmounts_when_it_is_asked_to_end() {
     let theirs = Theirs::new(121);
     theirs.mount();
 
-    kill_process(daemons_on(theirs.path())[0], Signal::TERM).unwrap();
+    kill_process(theirs.mount.daemon(), Signal::TERM).unwrap();
 
     eventually(SOON, "the mount is gone", || theirs.is_gone());
 }
@@ -90,10 +90,10 @@ fn a_daemon_of_a_user_that_is_asked_to_end_does_not_wait_for_ever_for_who_uses_i
     let theirs = Theirs::new(125);
     theirs.mount();
     let file = &theirs.packed.corpus.files[0];
-    let path = theirs.path().join(&file.day).join(des_tests::shown_name(&file.uid));
+    let path = theirs.mount.file(&file.day, &file.uid);
     let open = as_user(NOBODY, || fs::File::open(path)).unwrap();
 
-    kill_process(daemons_on(theirs.path())[0], Signal::TERM).unwrap();
+    kill_process(theirs.mount.daemon(), Signal::TERM).unwrap();
 
     eventually(SOON, "the mount is gone", || mounts_on(theirs.path()).is_empty());
     drop(open);
@@ -104,7 +104,7 @@ fn a_daemon_of_a_user_that_is_asked_to_end_does_not_wait_for_ever_for_who_uses_i
 fn a_dead_mount_of_a_user_is_replaced() {
     let theirs = Theirs::new(122);
     theirs.mount();
-    kill_process(daemons_on(theirs.path())[0], Signal::KILL).unwrap();
+    kill_process(theirs.mount.daemon(), Signal::KILL).unwrap();
     eventually(SOON, "the daemon is dead", || daemons_on(theirs.path()).is_empty());
 
     theirs.mount();
@@ -129,12 +129,11 @@ fn others_look_in_only_where_root_lets_users_allow_it() {
     let theirs = Theirs::new(124);
     let configuration = theirs.packed.place().join("fuse.conf");
     let mut mount = command("unshare");
-    let script =
-        "mount --bind \"$1\" /etc/fuse.conf && shift && \"$@\" && findmnt -n -o OPTIONS \"${!#}\" && umount \"${!#}\"";
-    mount.args(["--mount", "--propagation=private", "bash", "-c", script, "bash"]).arg(&configuration);
+    let script = "mount --bind \"$1\" /etc/fuse.conf && point=$2 && shift 2 && \"$@\" && findmnt -n -o OPTIONS \"$point\" && umount \"$point\"";
+    mount.args(["--mount", "--propagation=private", "bash", "-c", script, "bash"]);
+    mount.arg(&configuration).arg(theirs.path());
     let mount_as_user = theirs.desfs(theirs.path());
-    mount.arg(mount_as_user.get_program()).args(mount_as_user.get_args().take(4)).args(["-o", "allow_other"]);
-    mount.arg(theirs.packed.archive()).arg(theirs.path());
+    mount.arg(mount_as_user.get_program()).args(mount_as_user.get_args()).args(["-o", "allow_other"]);
 
     fs::write(&configuration, "").unwrap();
     let outcome = run_within(SOON, &mut mount).exits(1);
