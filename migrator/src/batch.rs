@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use desfmt::Date;
-use packer::{PackError, Report};
+use packer::{PackError, Proof, Report};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -238,7 +238,7 @@ impl Migrator {
         let packing = Arc::new(packer::Progress::counting(self.metrics.packing.clone()));
         self.progress.begin_packing(&packing);
         let (store, clock, random) = (Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&self.random));
-        Box::pin(packer::pack::run(config, store, clock, random, packing)).await
+        Box::pin(packer::pack::run(config, (store, Proof::given()), clock, random, packing)).await
     }
 
     /// Reads rows from a position on, until a batch is full; goes on where it was when the database comes back.

@@ -27,6 +27,7 @@ use crate::issue::Outcome;
 use crate::pack::{Config, Done, Run};
 use crate::plan::{ShardPlan, ShardPlans};
 use crate::progress::Progress;
+use crate::proof::Proof;
 use crate::report::{Published, Report};
 use crate::rows::RowLog;
 use crate::source::{Unpackable, digest_of};
@@ -47,7 +48,7 @@ pub fn run(config: Config, directory: &Path, clock: &dyn Clock, progress: Arc<Pr
     let bits = config.bits.or_else(|| BucketBits::new(BITS_DEFAULT)).filter(|bits| bits.get() >= BITS_MIN);
     let bits = bits.ok_or_else(|| PackError::refused(format!("format 2 knows n_bits from {BITS_MIN} to 16")))?;
     let _alone = if config.dry_run { None } else { Some(claim(directory)?) };
-    let run = Run::prepare(config, progress)?;
+    let run = Run::prepare(config, Proof::given(), progress)?;
     let outcome = pack(&run, directory, bits);
     run.conclude(outcome, clock.monotonic().saturating_sub(started))
 }

@@ -12,11 +12,13 @@ mod tests;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use desfmt::{BucketBits, layout};
 use desstore::{ArchiveError, ArchiveWriter, Clock, Depth, ObjectStore, Randomness};
+use futures_util::future::{Either, select};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -28,6 +30,7 @@ use crate::limits;
 use crate::plan::{Plan, Planner, ShardLimits, ShardPlan, ShardPlans, Share, choose_bits};
 use crate::pool::Pool;
 use crate::progress::Progress;
+use crate::proof::Proof;
 use crate::report::{Published, Report};
 use crate::rows::RowLog;
 use crate::source::Sources;
@@ -89,6 +92,8 @@ impl Config {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) config: Config,
+    /// Nothing is published before it has passed.
+    proof: Proof,
     pub(crate) spool: Spool,
     pub(crate) pool: Pool,
     pub(crate) issues: Arc<IssueLog>,
@@ -101,12 +106,13 @@ pub(crate) struct Run {
     space: Semaphore,
 }
 
-/// Packs. On an error, what was published before it stays; running again goes on from there.
+/// Packs into a store as soon as its proof has passed. On an error, what was published before it stays; running again goes on
+/// from there.
 ///
 /// Not to be cancelled: a shard on its way into the archive would be left to be adopted by the next run.
 pub async fn run(
     config: Config,
-    store: Arc<dyn ObjectStore>,
+    (store, proof): (Arc<dyn ObjectStore>, Proof),
     clock: Arc<dyn Clock>,
     random: Arc<dyn Randomness>,
     progress: Arc<Progress>,
@@ -117,9 +123,18 @@ pub async fn run(
         Some(writer) => refuse_other_bits(config.bits, writer.identity().bits())?,
         None => refuse_other_contents(store.as_ref()).await?,
     }
-    let run = Arc::new(blocking(move || Run::prepare(config, progress)).await?);
+    let proving = proof.clone();
+    let run = Arc::new(blocking(move || Run::prepare(config, proving, progress)).await?);
     let create = |bits| ArchiveWriter::create(store, bits, Arc::clone(&clock), random);
-    let outcome = Box::pin(pack(&run, existing, create)).await;
+    let outcome = match select(Box::pin(pack(&run, existing, create)), pin!(proof.failed())).await {
+        // To its end also where nothing was to be published: it takes away what it has written.
+        Either::Left((outcome, _)) => {
+            let proven = proof.passed().await;
+            outcome.and_then(|done| proven.map(|()| done).map_err(PackError::from))
+        }
+        // What was under way has only read and built.
+        Either::Right((error, _)) => Err(error.into()),
+    };
     let elapsed = clock.monotonic().saturating_sub(started);
     blocking(move || run.conclude(outcome, elapsed)).await
 }
@@ -207,7 +222,7 @@ async fn refuse_other_contents(store: &dyn ObjectStore) -> Result<(), PackError>
 }
 
 impl Run {
-    pub(crate) fn prepare(config: Config, progress: Arc<Progress>) -> Result<Self, PackError> {
+    pub(crate) fn prepare(config: Config, proof: Proof, progress: Arc<Progress>) -> Result<Self, PackError> {
         let spool = Spool::open(&config.spool).map_err(|source| PackError::spool(&config.spool, source))?;
         let report = config.report.as_deref();
         let issues = IssueLog::open(report, config.witness.clone())
@@ -216,7 +231,7 @@ impl Run {
         let jobs = Semaphore::new(config.jobs.get());
         let entries = Semaphore::new(usize::try_from(entry_permits(limits::ENTRIES_IN_FLIGHT)).unwrap_or(usize::MAX));
         let space = Semaphore::new(usize::try_from(config.space_mib()).unwrap_or(usize::MAX));
-        Ok(Self { config, spool, pool, issues: Arc::new(issues), progress, jobs, entries, space })
+        Ok(Self { config, proof, spool, pool, issues: Arc::new(issues), progress, jobs, entries, space })
     }
 
     /// Sorts and plans; blocks.

@@ -13,6 +13,7 @@ use desstore::{
 
 use crate::error::PackError;
 use crate::program::reason_of;
+use crate::proof::Proof;
 
 /// Where an archive lies and how it is reached.
 #[derive(Debug, Clone, Args)]
@@ -197,31 +198,40 @@ impl ReachArgs {
     }
 }
 
-/// Makes sure that a store may be written to, and gives what is to be written to. With `single_writer` the caller vouches
-/// that nobody else writes; else a bucket must honour conditional writes. A new archive is tried when it is created.
-pub async fn writable(
+/// What is to be written to, and whether it may be. With `single_writer` the caller vouches that nobody else writes; else a
+/// bucket must honour conditional writes. A new archive is tried when it is created.
+pub fn writing(
     connected: &Connected,
     single_writer: bool,
-    random: &dyn Randomness,
-) -> Result<Arc<dyn ObjectStore>, PackError> {
+    random: Arc<dyn Randomness>,
+) -> (Arc<dyn ObjectStore>, Proof) {
     let store = Arc::clone(&connected.store);
     if connected.local.is_some() {
-        return Ok(store);
+        return (store, Proof::given());
     }
     if single_writer {
-        return Ok(Arc::new(SingleWriterStore::new(store)));
+        return (Arc::new(SingleWriterStore::new(store)), Proof::given());
     }
-    // Not by HEAD, whose answer cannot say what is wrong with bucket or credentials.
-    match store.get(&desfmt::layout::identity(), desfmt::document::DOCUMENT_LEN_MAX).await {
-        Ok(_) => connected.demand_conditions(random).await?,
-        // What creates the archive tries the one store that it is created in.
-        Err(error) if error.kind == StoreErrorKind::NotFound => {
-            if let Some(zones) = &connected.zones {
-                zones.demand_conditions(random).await?;
-            }
+    let connected = connected.clone();
+    let proof = Proof::of(async move {
+        // Not by HEAD, whose answer cannot say what is wrong with bucket or credentials.
+        match connected.store.get(&desfmt::layout::identity(), desfmt::document::DOCUMENT_LEN_MAX).await {
+            Ok(_) => connected.demand_conditions(random.as_ref()).await,
+            // What creates the archive tries the one store that it is created in.
+            Err(error) if error.kind == StoreErrorKind::NotFound => match &connected.zones {
+                Some(zones) => zones.demand_conditions(random.as_ref()).await,
+                None => Ok(()),
+            },
+            Err(error) => Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
-    }
+    });
+    (store, proof)
+}
+
+/// What is to be written to, when it is known that it may be; several writers are always expected.
+pub async fn writable(connected: &Connected, random: Arc<dyn Randomness>) -> Result<Arc<dyn ObjectStore>, PackError> {
+    let (store, proof) = writing(connected, false, random);
+    proof.passed().await?;
     Ok(store)
 }
 

@@ -71,6 +71,7 @@ impl ShardRun {
                 survey,
                 body: built.body,
             };
+            self.run.proof.passed().await?;
             match Box::pin(self.writer.publish(&shard)).await? {
                 PublishOutcome::Published { name, adopted, .. } => {
                     let files = u64::try_from(built.uids.len()).unwrap_or(u64::MAX);

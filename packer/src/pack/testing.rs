@@ -23,6 +23,7 @@ use crate::limits;
 use crate::pack::{Config, run};
 use crate::plan::{ShardLimits, Share};
 use crate::progress::Progress;
+use crate::proof::Proof;
 use crate::report::Report;
 use crate::source::Sources;
 use crate::source_time::TimeRules;
@@ -156,8 +157,17 @@ impl World {
     }
 
     pub(crate) async fn pack_as(&self, config: Config, store: &Arc<dyn ObjectStore>) -> Result<Report, PackError> {
+        self.pack_when(Proof::given(), config, store).await
+    }
+
+    pub(crate) async fn pack_when(
+        &self,
+        proof: Proof,
+        config: Config,
+        store: &Arc<dyn ObjectStore>,
+    ) -> Result<Report, PackError> {
         let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SystemRandom));
-        Box::pin(run(config, Arc::clone(store), clock, random, Arc::new(Progress::default()))).await
+        Box::pin(run(config, (Arc::clone(store), proof), clock, random, Arc::new(Progress::default()))).await
     }
 
     pub(crate) async fn assert_one_live_shard_each(&self, store: &Arc<dyn ObjectStore>) {

@@ -2,6 +2,7 @@
 
 mod crashing;
 mod feeding;
+mod proving;
 mod racing;
 
 use std::collections::BTreeMap;

@@ -77,7 +77,7 @@ impl Parts {
         let connected = location.create(&options, surroundings).await.map_err(MigrateError::from)?;
         let spool = settings.packing().map_err(wrong(path))?.spool;
         packer::clear_debris(&connected, &spool).await.map_err(MigrateError::from)?;
-        let store = packer::writable(&connected, false, &SystemRandom).await.map_err(MigrateError::from)?;
+        let store = packer::writable(&connected, Arc::new(SystemRandom)).await.map_err(MigrateError::from)?;
         Ok((store, connected.local.is_some()))
     }
 

@@ -15,7 +15,7 @@ use desstore::zones::ZoneStore;
 use desstore::{Clock, LocalStore, MemoryStore, ObjectStore, StoreOptions, Surroundings, SystemClock, SystemRandom};
 use packer::pack::Config;
 use packer::program::{DONE, FAILED, failed, misused, reason_of, runtime};
-use packer::{Buckets, PackError, PackMetrics, Progress, Report, broken};
+use packer::{Buckets, PackError, PackMetrics, Progress, Proof, Report, broken};
 
 use cli::{Args, Request};
 
@@ -86,10 +86,10 @@ async fn run_archive(
     let buckets = Buckets::new(tokio::runtime::Handle::current(), options, surroundings.clone(), spool.clone());
     request.config.input.check(&buckets).await?;
     request.config.sources.buckets = Some(Arc::new(buckets));
-    let Opened { store, local, zones } = open_store(&request, &surroundings).await?;
+    let Opened { store, proof, local, zones } = open_store(&request, &surroundings).await?;
     let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
     let (clock, random) = (Arc::clone(clock), Arc::new(SystemRandom));
-    let result = Box::pin(packer::pack::run(request.config, store, clock, random, progress)).await;
+    let result = Box::pin(packer::pack::run(request.config, (store, proof), clock, random, progress)).await;
     shown.abort();
     // Cancelled, as asked; by then the bar is gone.
     drop(shown.await);
@@ -120,6 +120,8 @@ async fn make_up(zones: &ZoneStore, spool: &Path) {
 /// What a run needs to know of the place of its archive.
 struct Opened {
     store: Arc<dyn ObjectStore>,
+    /// Whether it may be written to.
+    proof: Proof,
     /// The directory behind it, where it is one.
     local: Option<LocalStore>,
     /// The zones behind it, where there are several and they may be written to.
@@ -133,15 +135,15 @@ async fn open_store(request: &Request, surroundings: &Surroundings) -> Result<Op
     let is_missing = archive.local_path().is_some_and(|path| !path.try_exists().unwrap_or(true));
     if config.dry_run && is_missing {
         let store = Arc::new(MemoryStore::new(Arc::clone(&surroundings.clock)));
-        return Ok(Opened { store, local: None, zones: None });
+        return Ok(Opened { store, proof: Proof::given(), local: None, zones: None });
     }
     let connected = archive.create(options, surroundings).await?;
     if config.dry_run {
-        return Ok(Opened { store: connected.store, local: connected.local, zones: None });
+        return Ok(Opened { store: connected.store, proof: Proof::given(), local: connected.local, zones: None });
     }
     packer::clear_debris(&connected, &config.spool).await?;
-    let store = packer::writable(&connected, *single_writer, &SystemRandom).await?;
-    Ok(Opened { store, local: connected.local, zones: connected.zones })
+    let (store, proof) = packer::writing(&connected, *single_writer, Arc::new(SystemRandom));
+    Ok(Opened { store, proof, local: connected.local, zones: connected.zones })
 }
 
 /// Packs into a flat directory of the ancestor, with its progress shown beside.
