@@ -158,7 +158,10 @@ where
         Some(writer) => Some(writer),
         // Nothing is made for nothing.
         None if run.config.dry_run || intake.days.is_empty() => None,
-        None => Some(create(bits).await?),
+        None => {
+            run.proof.passed().await?;
+            Some(create(bits).await?)
+        }
     };
     if let Some(writer) = &writer {
         // Somebody else may have created the archive meanwhile, by another volume.

@@ -89,7 +89,7 @@ async fn run_archive(
     let Opened { store, proof, local, zones } = open_store(&request, &surroundings).await?;
     let shown = tokio::spawn(console::show(Arc::clone(&progress), Arc::clone(clock)));
     let (clock, random) = (Arc::clone(clock), Arc::new(SystemRandom));
-    let result = Box::pin(packer::pack::run(request.config, (store, proof), clock, random, progress)).await;
+    let result = Box::pin(packer::pack::run(request.config, (store, proof.clone()), clock, random, progress)).await;
     shown.abort();
     // Cancelled, as asked; by then the bar is gone.
     drop(shown.await);
@@ -97,7 +97,9 @@ async fn run_archive(
     if let Some(Err(error)) = local.map(|local| local.clean_debris()) {
         tracing::debug!(%error, "files of dead processes stay");
     }
-    if let Some(zones) = zones {
+    if let Some(zones) = zones
+        && proof.passed().await.is_ok()
+    {
         make_up(&zones, &spool).await;
     }
     result

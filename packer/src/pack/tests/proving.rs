@@ -63,6 +63,21 @@ async fn a_store_that_is_not_proven_stops_the_run_and_is_left_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_not_proven_gets_no_archive() {
+    let (mut world, store) = (World::new(), memory());
+    world.add("20240301", "first", b"new");
+    let proof = Proof::of(async {
+        SystemClock::new().sleep(Duration::from_millis(300)).await;
+        Err(refusal())
+    });
+
+    let refused = world.pack_when(proof, world.config(), &store).await;
+
+    assert!(matches!(refused, Err(PackError::Archive { .. })), "{refused:?}");
+    assert_eq!(keys(&store).await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_run_with_nothing_to_publish_waits_for_the_proof_too() {
     let (world, store) = archive().await;
     let is_tried = Arc::new(AtomicBool::new(false));
