@@ -26,6 +26,7 @@ from bench_mount_peers import Mounted
 from bench_s3_server import BUCKET, Proxy, Server, proxied, rclone, rclone_environment, rclone_mount, s3fs_mount, started, venv
 
 FILE_BYTES = 12_288
+LARGE_BYTES = MIB
 LATENCIES_MS = (0, 20)
 OTHER_DAY = "20240229"
 
@@ -55,30 +56,32 @@ class S3Bench(Bench):
 
     # The data.
 
-    def source(self, count: int) -> Path:
+    def source(self, count: int, size: int = FILE_BYTES) -> Path:
         """A directory with so many files of text that compresses to about a third, in a day."""
-        finished, partial = self.root / f"files-{count}", self.root / f"files-{count}.partial"
+        name = f"files-{count}" if size == FILE_BYTES else f"files-{count}-{size}"
+        finished, partial = self.root / name, self.root / f"{name}.partial"
         if not finished.exists():
             remove(partial)
             (partial / DAY).mkdir(parents=True)
             subprocess.run([self.programs / "mount-bench", "make", partial / DAY, "--files", str(count), "--size",
-                            str(FILE_BYTES)], check=True, stdout=subprocess.DEVNULL)
+                            str(size)], check=True, stdout=subprocess.DEVNULL)
             partial.rename(finished)
         return finished / DAY
 
-    def pack(self, count: int, endpoint: str, name: str, created_at: str = CREATED_AT, *more: str) -> str:
+    def pack(self, count: int, endpoint: str, name: str, created_at: str = CREATED_AT, *more: str,
+             size: int = FILE_BYTES) -> str:
         """Packs into a bucket and names the archive."""
         uri = f"s3://{BUCKET}/{name}"
         subprocess.run([self.programs / "des-pack", "--archive", uri, *self.reach(endpoint), "--spool",
-                        self.root / "spool", "--input-dir", self.source(count), "--uid", "name", "--created-at",
+                        self.root / "spool", "--input-dir", self.source(count, size), "--uid", "name", "--created-at",
                         created_at, *more], check=True, stdout=subprocess.DEVNULL)
         return uri
 
-    def packed(self, count: int) -> str:
+    def packed(self, count: int, size: int = FILE_BYTES) -> str:
         """An archive that is packed once, not through the proxy."""
-        name = f"archive-{count}"
+        name = f"archive-{count}-{size}"
         if name not in self.results.setdefault("archives", []):
-            self.pack(count, self.server.endpoint, name)
+            self.pack(count, self.server.endpoint, name, size=size)
             self.results["archives"].append(name)
         return f"s3://{BUCKET}/{name}"
 
@@ -140,27 +143,37 @@ class S3Bench(Bench):
                      "requests a file (goal 1.00)"], rows)
 
     def copy(self) -> None:
-        """cp -r of a whole day, against the same stored bytes by 8 MiB at a time."""
-        uri, rows = self.packed(self.copied), []
+        """cp -r of a whole day, against the same stored bytes by 8 MiB at a time, and against a file system that does nothing."""
+        rows: list[list[str]] = []
+        for count, size in ((self.copied, FILE_BYTES), (max(1, self.copied * FILE_BYTES // LARGE_BYTES), LARGE_BYTES)):
+            for latency in LATENCIES_MS:
+                rows.append(self.copied_at(count, size, latency))
+        print_table(["`cp -r` of", "latency added", "MB stored", "8 MiB GETs one after the other s", "do-nothing s", "desfs s",
+                     "rate by GETs (goal 0.7)", "rate by do-nothing", "requests", "most (goal)"], rows)
+
+    def copied_at(self, count: int, size: int, latency: int) -> list[str]:
+        uri = self.packed(count, size)
         shards = self.client("ranges", uri, *self.reach(self.server.endpoint), "--size", str(8 * MIB), "--whole")
-        for latency in LATENCIES_MS:
-            with proxied(self.programs, self.server, latency) as proxy:
+        with proxied(self.programs, self.server, latency) as proxy:
 
-                def copied(_: int) -> float:
-                    with self.mounted(uri, proxy.endpoint) as mounted:
-                        proxy.counts()
-                        return copy_seconds(mounted.day)
+            def copied(_: int) -> float:
+                with self.mounted(uri, proxy.endpoint) as mounted:
+                    proxy.counts()
+                    return copy_seconds(mounted.day)
 
-                def plain(_: int) -> float:
-                    return self.client("ranges", uri, *self.reach(proxy.endpoint), "--size", str(8 * MIB), "--whole")["seconds"]
+            def nothing(_: int) -> float:
+                with self.nothing(count, size).mount() as mounted:
+                    return copy_seconds(mounted.day)
 
-                ours, theirs = sides = [Side("desfs", copied), Side("8 MiB GETs", plain)]
-                self.turn("s3 copy", f"{latency} ms", proxy, sides)
-            most = shards["bytes"] / (8 * MIB) + 6 * shards["objects"] + 2
-            rows.append([f"{latency} ms", f"{shards['bytes'] / 1e6:.1f}", spread(theirs.figures), spread(ours.figures),
-                         spread(quotients(theirs.figures, ours.figures)), f"{max(ours.requests)}", f"{most:.0f}"])
-        print_table([f"`cp -r` of {self.copied:,} files of 12 KiB, latency added", "MB stored", "8 MiB GETs one after the other s",
-                     "desfs s", "rate ratio (goal 0.7)", "requests", "most (goal)"], rows)
+            def plain(_: int) -> float:
+                return self.client("ranges", uri, *self.reach(proxy.endpoint), "--size", str(8 * MIB), "--whole")["seconds"]
+
+            ours, idle, theirs = sides = [Side("desfs", copied), Side("do-nothing", nothing), Side("8 MiB GETs", plain)]
+            self.turn("s3 copy", f"{size >> 10} KiB, {latency} ms", proxy, sides)
+        most = shards["bytes"] / (8 * MIB) + 6 * shards["objects"] + 2
+        return [f"{count:,} files of {size >> 10} KiB", f"{latency} ms", f"{shards['bytes'] / 1e6:.1f}", spread(theirs.figures),
+                spread(idle.figures), spread(ours.figures), spread(quotients(theirs.figures, ours.figures)),
+                spread(quotients(idle.figures, ours.figures)), f"{max(ours.requests)}", f"{most:.0f}"]
 
     def peers(self) -> None:
         """cp -r of a whole day of a few files, against file systems with one object a file, at 20 ms."""
