@@ -72,26 +72,28 @@ async fn try_conditions(
     single: &ObjectKey,
     raced: &ObjectKey,
 ) -> Result<Conditions, ArchiveError> {
-    // Side by side: there are servers that take a second for each writer that loses a race.
-    let (replacing, creators) = future::join(try_one_key(store, single), winners(store, raced, None)).await;
-    Ok(if creators? == 1 { replacing? } else { Conditions::Ignored })
-}
-
-/// Tries conditions on a key that nobody else writes, and then a race for replacing it.
-async fn try_one_key(store: &dyn ObjectStore, single: &ObjectKey) -> Result<Conditions, ArchiveError> {
     let body = |number: u8| Payload::Bytes(Bytes::copy_from_slice(&[number]));
     let first = store.put_if_absent(single, body(1)).await?;
     if !refused(store.put_if_absent(single, body(2)).await)? {
         return Ok(Conditions::Ignored);
     }
+    // Side by side: there are servers that take a second for each writer that loses a race.
+    let replacing = try_replacing(store, single, &first.etag);
+    let (creators, replaced) = future::join(winners(store, raced, None), replacing).await;
+    Ok(if creators? == 1 { replaced? } else { Conditions::Ignored })
+}
+
+/// Tries to replace a key that nobody else writes, and then a race for that.
+async fn try_replacing(store: &dyn ObjectStore, single: &ObjectKey, first: &ETag) -> Result<Conditions, ArchiveError> {
+    let body = |number: u8| Payload::Bytes(Bytes::copy_from_slice(&[number]));
     let stale = ETag("\"00000000000000000000000000000000\"".to_owned());
     if !refused(store.put_if_match(single, &stale, body(3)).await)? {
         return Ok(Conditions::CreateOnly);
     }
-    let Ok(second) = store.put_if_match(single, &first.etag, body(4)).await else {
+    let Ok(second) = store.put_if_match(single, first, body(4)).await else {
         return Ok(Conditions::CreateOnly);
     };
-    let is_stale_refused = refused(store.put_if_match(single, &first.etag, body(5)).await)?;
+    let is_stale_refused = refused(store.put_if_match(single, first, body(5)).await)?;
     if !is_stale_refused || winners(store, single, Some(&second.etag)).await? != 1 {
         return Ok(Conditions::CreateOnly);
     }
