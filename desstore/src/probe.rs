@@ -72,7 +72,6 @@ async fn try_conditions(
     single: &ObjectKey,
     raced: &ObjectKey,
 ) -> Result<Conditions, ArchiveError> {
-    let body = |number: u8| Payload::Bytes(Bytes::copy_from_slice(&[number]));
     let first = store.put_if_absent(single, body(1)).await?;
     if !refused(store.put_if_absent(single, body(2)).await)? {
         return Ok(Conditions::Ignored);
@@ -85,7 +84,6 @@ async fn try_conditions(
 
 /// Tries to replace a key that nobody else writes, and then a race for that.
 async fn try_replacing(store: &dyn ObjectStore, single: &ObjectKey, first: &ETag) -> Result<Conditions, ArchiveError> {
-    let body = |number: u8| Payload::Bytes(Bytes::copy_from_slice(&[number]));
     let stale = ETag("\"00000000000000000000000000000000\"".to_owned());
     if !refused(store.put_if_match(single, &stale, body(3)).await)? {
         return Ok(Conditions::CreateOnly);
@@ -100,14 +98,16 @@ async fn try_replacing(store: &dyn ObjectStore, single: &ObjectKey, first: &ETag
     Ok(Conditions::Honoured)
 }
 
+/// What the writer of that number writes.
+fn body(number: u8) -> Payload {
+    Payload::Bytes(Bytes::copy_from_slice(&[number]))
+}
+
 /// How many of eight writers at once win a key, or the replacement of one version of it.
 async fn winners(store: &dyn ObjectStore, key: &ObjectKey, etag: Option<&ETag>) -> Result<usize, ArchiveError> {
-    let race = (10..10_u8.saturating_add(RACERS)).map(async |number| {
-        let payload = Payload::Bytes(Bytes::copy_from_slice(&[number]));
-        match etag {
-            Some(etag) => store.put_if_match(key, etag, payload).await,
-            None => store.put_if_absent(key, payload).await,
-        }
+    let race = (10..10_u8.saturating_add(RACERS)).map(async |number| match etag {
+        Some(etag) => store.put_if_match(key, etag, body(number)).await,
+        None => store.put_if_absent(key, body(number)).await,
     });
     let mut winners = 0_usize;
     for outcome in future::join_all(race).await {
