@@ -52,7 +52,8 @@ class Server:
             [target_directory() / "seaweedfs/bin/weed", f"-logdir={directory}", "-alsologtostderr=true", "mini",
              f"-dir={directory / 'data'}", f"-s3.config={identities}", f"-bucket={BUCKET}", *chosen, "-ip=127.0.0.1",
              "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0",
-             "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.volumeSizeLimitMB=1024"],
+             "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.volumeSizeLimitMB=1024",
+             "-volume.max=1000"],
             stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(directory)})
         self.endpoint = f"http://127.0.0.1:{ports[0]}"
         self.wait()

@@ -152,7 +152,10 @@ impl S3Server {
         // It would listen everywhere, tell others that it runs, and make every bucket that is asked for.
         weed.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3.autoCreateBucket=false"]);
         weed.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"]);
-        weed.arg(format!("-s3.domainName={DOMAIN}")).arg("-master.volumeSizeLimitMB=1024");
+        weed.arg(format!("-s3.domainName={DOMAIN}"));
+        // Each bucket takes a volume of its own. Left to itself it allows as many as the disk has free GiB, however empty
+        // they stay, and answers an internal error from then on.
+        weed.args(["-master.volumeSizeLimitMB=1024", "-volume.max=1000"]);
         weed.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log).env("TMPDIR", directory);
         weed.spawn().expect("starting weed")
     }
