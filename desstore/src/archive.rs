@@ -2,7 +2,8 @@
 //!
 //! A file is found by arithmetic: its uid gives the group, the day's manifest the candidate shards, a shard's index the
 //! entry, and one range read the content. Whatever is cached lies in one cache with one budget in bytes. With everything
-//! cached, or on a local store, every future of this module completes at its first poll.
+//! cached, or on a local store, every future of this module completes at its first poll, but for one that waits for a frame
+//! which is being decoded.
 
 mod ahead;
 mod check;
@@ -50,7 +51,7 @@ pub use receipt::{ErasureReceipt, ErasureState, Holder, Role};
 pub use records::DeletionRecord;
 pub use totals::Totals;
 
-use crate::archive::ahead::Ahead;
+use crate::archive::ahead::{Ahead, Share};
 use crate::cache::{ByteCache, CacheStats};
 use crate::clock::{Clock, Randomness};
 use crate::disk_cache::{DiskCache, DiskCacheStats};
@@ -197,11 +198,11 @@ impl Archive {
         random: Arc<dyn Randomness>,
         (identity, legacy): (Identity, bool),
     ) -> Self {
-        let ahead_bytes = if options.store_is_near { 0 } else { Ahead::share_of(options.memory_bytes) };
+        let ahead = Share::of(options.memory_bytes, options.store_is_near);
         Self {
             uid_hasher: UidHasher::new(identity.archive),
-            cache: ByteCache::new(options.memory_bytes.saturating_sub(ahead_bytes)),
-            ahead: Ahead::new(ahead_bytes, Arc::clone(&clock)),
+            cache: ByteCache::new(options.memory_bytes.saturating_sub(ahead.bytes())),
+            ahead: Ahead::new(ahead, Arc::clone(&clock)),
             damage_met: AtomicU64::new(0),
             days: day::DayBook::new(),
             totals: totals::TotalsBook::default(),
@@ -263,9 +264,9 @@ impl Archive {
     /// Changes the budget of all caches together, as [`ReadOptions::memory_bytes`] says it at first. What is too much goes at
     /// once.
     pub fn set_memory_bytes(&self, memory_bytes: u64) {
-        let ahead_bytes = if self.options.store_is_near { 0 } else { Ahead::share_of(memory_bytes) };
-        self.ahead.set_bytes_max(ahead_bytes);
-        self.cache.set_bytes_max(memory_bytes.saturating_sub(ahead_bytes));
+        let ahead = Share::of(memory_bytes, self.options.store_is_near);
+        self.ahead.set_share(ahead);
+        self.cache.set_bytes_max(memory_bytes.saturating_sub(ahead.bytes()));
     }
 
     /// Gives up what readers have left behind. To be called now and then.

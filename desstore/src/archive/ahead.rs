@@ -1,27 +1,30 @@
 //! Reading ahead: who walks forwards through a shard finds what comes next on its way already.
 //!
-//! What was fetched is kept as it is stored, in pieces of adjacent frames, until the reader has passed it; frames are decoded
-//! when they are asked for. Pieces that readers demand are shared while they are in flight. Nothing here fails: a reader
-//! whose piece did not arrive asks the store itself. Only for stores that are far; how it looks from outside is in
-//! `docs/caching.md`.
+//! What was fetched is kept as it is stored, in pieces of adjacent frames, until the reader has passed it; the next frames of
+//! large files are decoded before they are asked for. Pieces that readers demand are shared while they are in flight. Nothing
+//! here fails: a reader whose piece did not arrive asks the store itself. From a store that is near nothing is fetched, and
+//! who reads small files there is not watched. How it looks from outside is in `docs/caching.md`.
 
+mod decoded;
 mod piece;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use desfmt::{Birth, ShardId};
+use desfmt::{Birth, ShardId, v3};
 use futures_util::future::BoxFuture;
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinSet};
 
+pub(crate) use decoded::Decoded;
 pub(crate) use piece::{Fetched, Piece, Span};
 use piece::{Held, WeakPiece};
-pub(crate) use walk::{Step, Wish};
+pub(crate) use walk::{Pace, Step, Wish};
 use walk::{WINDOW_BYTES_MAX, Walk};
 
 use crate::clock::Clock;
@@ -31,6 +34,10 @@ const SHARE: u64 = 4;
 
 /// Pieces take no more than this, however large the budget: enough for a few walks at once.
 const BYTES_MAX: u64 = 128 << 20;
+
+/// The same for decoded frames.
+const DECODED_SHARE: u64 = 16;
+const DECODED_BYTES_MAX: u64 = 16 << 20;
 
 /// How many readers are watched at once, and how many of one shard that have not shown to walk.
 const WALKS_MAX: usize = 32;
@@ -55,6 +62,8 @@ pub struct AheadStats {
     pub windows_refused: u64,
     /// Frames that another reader had asked for already.
     pub frames_shared: u64,
+    /// Frames that were decoded, or were being decoded, when they were wanted.
+    pub frames_decoded: u64,
     /// Bytes held or on their way now.
     pub bytes: u64,
     /// What they may come to.
@@ -66,6 +75,8 @@ pub struct AheadStats {
 pub(crate) struct Ahead {
     clock: Arc<dyn Clock>,
     bytes_max: AtomicU64,
+    /// How many frames may be held decoded.
+    frames_max: AtomicU32,
     state: Mutex<State>,
     /// Dropped with the archive, which ends what is on its way.
     tasks: Mutex<JoinSet<()>>,
@@ -88,29 +99,53 @@ struct Counters {
     windows_failed: AtomicU64,
     windows_refused: AtomicU64,
     frames_shared: AtomicU64,
+    frames_decoded: AtomicU64,
+}
+
+/// What is kept ahead of readers may take so much of a budget of all caches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    pieces_bytes: u64,
+    /// None is larger than a slot.
+    frames: u32,
+}
+
+impl Share {
+    pub(crate) fn of(memory_bytes: u64, store_is_near: bool) -> Self {
+        let pieces_bytes = if store_is_near { 0 } else { (memory_bytes / SHARE).min(BYTES_MAX) };
+        let frames = (memory_bytes / DECODED_SHARE).min(DECODED_BYTES_MAX) / v3::limits::SLOT_LEN;
+        Self { pieces_bytes, frames: u32::try_from(frames).unwrap_or(u32::MAX) }
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        self.pieces_bytes.saturating_add(bytes_of(self.frames))
+    }
+}
+
+/// What so many decoded frames take at most.
+fn bytes_of(frames: u32) -> u64 {
+    u64::from(frames).saturating_mul(v3::limits::SLOT_LEN)
 }
 
 impl Ahead {
-    /// What a budget of all caches leaves for pieces.
-    pub(crate) fn share_of(memory_bytes: u64) -> u64 {
-        (memory_bytes / SHARE).min(BYTES_MAX)
-    }
-
-    pub(crate) fn new(bytes_max: u64, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(share: Share, clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            bytes_max: AtomicU64::new(bytes_max),
+            bytes_max: AtomicU64::new(share.pieces_bytes),
+            frames_max: AtomicU32::new(share.frames),
             state: Mutex::default(),
             tasks: Mutex::default(),
             counters: Counters::default(),
         }
     }
 
-    /// Changes what pieces may take; what is too much is given up at once.
-    pub(crate) fn set_bytes_max(&self, bytes_max: u64) {
-        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    /// Changes what may be held; what is too much is given up at once.
+    pub(crate) fn set_share(&self, share: Share) {
+        self.bytes_max.store(share.pieces_bytes, Ordering::Relaxed);
+        self.frames_max.store(share.frames, Ordering::Relaxed);
         let mut state = self.state();
-        while state.bytes() > bytes_max && state.give_up_oldest(self.clock.monotonic(), Duration::ZERO) {}
+        let is_too_much = |state: &State| state.bytes() > share.pieces_bytes || state.frames_decoded() > share.frames;
+        while is_too_much(&state) && state.give_up_oldest(self.clock.monotonic(), Duration::ZERO) {}
     }
 
     /// Notes a read. Says what is to be fetched ahead of it, if anything; [`Ahead::begin`] it and ask
@@ -131,23 +166,21 @@ impl Ahead {
         None
     }
 
-    /// True, once, when all that is left of a shard for the reader who was there last is at hand or on its way, and he goes
-    /// from file to file.
-    pub(crate) fn is_leaving(&self, shard: ShardId) -> bool {
-        let mut state = self.state();
-        let latest = state.walks.iter_mut().filter(|walk| walk.shard() == shard).max_by_key(|walk| walk.turn());
-        latest.is_some_and(Walk::leaves)
+    /// At which pace, said once, when all that is left of a shard for the reader who was there last is at hand or on its way,
+    /// and he goes from file to file.
+    pub(crate) fn leaving(&self, shard: ShardId) -> Option<Pace> {
+        self.state().latest_in(shard)?.leaves()
     }
 
     /// Expects a reader at the beginning of a shard, with its first file, and says what is to be fetched for him.
-    pub(crate) fn enter(&self, shard: ShardId, first: Birth, frames: u32) -> Option<Wish> {
+    pub(crate) fn enter(&self, (shard, first): (ShardId, Birth), frames: u32, pace: Pace) -> Option<Wish> {
         let now = self.clock.monotonic();
         let mut state = self.state();
         if state.walks.len() >= WALKS_MAX || state.walks.iter().any(|walk| walk.shard() == shard) {
             return None;
         }
         state.turns = state.turns.saturating_add(1);
-        let walk = Walk::expected(state.turns, (shard, first), frames, now);
+        let walk = Walk::expected(state.turns, (shard, first), (frames, pace), now);
         let wish = walk.wish(self.window_bytes_max());
         state.walks.push(walk);
         wish
@@ -170,7 +203,7 @@ impl Ahead {
         let now = self.clock.monotonic();
         let bytes_max = self.bytes_max.load(Ordering::Relaxed);
         // Without a runtime nothing can go on by itself.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
         let mut state = self.state();
         while state.bytes().saturating_add(bytes) > bytes_max && state.make_room(wish.walk, now) {}
         let is_fitting = state.bytes().saturating_add(bytes) <= bytes_max;
@@ -184,15 +217,12 @@ impl Ahead {
         }
         let piece = Piece::new(span, fetch);
         let driver = piece.clone();
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
         let bring = async move {
             if let Ok(bytes) = driver.bytes().await {
                 arrived(bytes);
             }
         };
-        let task = tasks.spawn_on(bring, &runtime);
-        drop(tasks);
+        let task = self.spawn(bring, &runtime);
         walk.take(Held::new(piece, task));
         self.counters.windows.fetch_add(1, Ordering::Relaxed);
         self.counters.window_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -217,6 +247,11 @@ impl Ahead {
             self.counters.frames_shared.fetch_add(1, Ordering::Relaxed);
         }
         found
+    }
+
+    /// The same for who does not read the frame now, so that it does not count as served.
+    pub(crate) fn peek(&self, shard: ShardId, frame: u32) -> Option<Piece> {
+        self.state().walks.iter().filter(|walk| walk.shard() == shard).find_map(|walk| walk.find(frame))
     }
 
     /// Fetches frames that a reader waits for. Whoever wants one of them before they have arrived shares the request.
@@ -265,6 +300,9 @@ impl Ahead {
 
     pub(crate) fn stats(&self) -> AheadStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let state = self.state();
+        let (pieces_bytes, frames) = (state.bytes(), state.frames_decoded());
+        drop(state);
         AheadStats {
             windows: read(&self.counters.windows),
             window_bytes: read(&self.counters.window_bytes),
@@ -272,9 +310,16 @@ impl Ahead {
             windows_failed: read(&self.counters.windows_failed),
             windows_refused: read(&self.counters.windows_refused),
             frames_shared: read(&self.counters.frames_shared),
-            bytes: self.state().bytes(),
-            bytes_max: read(&self.bytes_max),
+            frames_decoded: read(&self.counters.frames_decoded),
+            bytes: pieces_bytes.saturating_add(bytes_of(frames)),
+            bytes_max: read(&self.bytes_max).saturating_add(bytes_of(self.frames_max.load(Ordering::Relaxed))),
         }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static, runtime: &Handle) -> AbortHandle {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(work, runtime)
     }
 
     /// A walk has four windows at most: the one being read and three beyond.
@@ -290,6 +335,11 @@ impl Ahead {
 impl State {
     fn bytes(&self) -> u64 {
         self.walks.iter().map(Walk::bytes).fold(0, u64::saturating_add)
+    }
+
+    /// The walk that was in a shard last.
+    fn latest_in(&mut self, shard: ShardId) -> Option<&mut Walk> {
+        self.walks.iter_mut().filter(|walk| walk.shard() == shard).max_by_key(|walk| walk.turn())
     }
 
     /// Begins to watch a reader. One who already has windows is not given up for one who has not shown to need any.
@@ -317,7 +367,7 @@ impl State {
 
     /// Gives up the pieces of the walk that has rested longest, if that is long enough.
     fn give_up_oldest(&mut self, now: Duration, rest: Duration) -> bool {
-        let oldest = self.walks.iter_mut().filter(|walk| walk.bytes() > 0).min_by_key(|walk| walk.turn());
+        let oldest = self.walks.iter_mut().filter(|walk| walk.holds_something()).min_by_key(|walk| walk.turn());
         match oldest {
             Some(walk) if now.saturating_sub(walk.touched()) >= rest => {
                 walk.give_up();

@@ -23,7 +23,7 @@ const REQUEST_BYTES_MAX: u64 = 8 << 20;
 const FRAME_READ_AGAIN_MAX: u64 = 64 << 10;
 
 /// A larger frame belongs to one file, and who has read its end has no use for it any more.
-const FRAME_OF_MANY_MAX: usize = 64 << 10;
+const FRAME_OF_MANY_MAX: u64 = 64 << 10;
 
 /// A read of a file whose content is a range of a stream.
 #[derive(Debug, Clone)]
@@ -37,35 +37,44 @@ pub(crate) struct StreamRead {
 }
 
 impl StreamRead {
-    /// What is wanted, as a range of the stream.
-    const fn wanted(&self) -> Range<u64> {
-        self.start.saturating_add(self.range.start)..self.start.saturating_add(self.range.end)
+    /// True when the file has frames of its own.
+    pub(crate) const fn is_large(&self) -> bool {
+        self.len > FRAME_OF_MANY_MAX
     }
+}
+
+/// What is wanted of a stream.
+struct Wanted {
+    range: Range<u64>,
+    /// True when it is of a file with frames of its own, which may have been decoded ahead.
+    is_of_large: bool,
 }
 
 impl Archive {
     /// Reads a range of a shard's stream.
     pub(crate) async fn read_stream(
         &self,
-        shard: &OpenShard,
+        shard: &Arc<OpenShard>,
         index: &v3::ShardIndex,
         read: &StreamRead,
     ) -> Result<Bytes, ArchiveError> {
-        let wanted = read.wanted();
-        let frames = self.frames_of(shard, index, wanted.clone()).await?;
-        if !self.options.store_is_near {
+        let range = read.start.saturating_add(read.range.start)..read.start.saturating_add(read.range.end);
+        let frames = self.frames_of(shard, index, range.clone()).await?;
+        if !self.options.store_is_near || read.is_large() {
             self.read_ahead(shard, index, read, &frames).await;
         }
+        let wanted = Wanted { range, is_of_large: read.is_large() };
+        let Range { start, end } = wanted.range;
         if let [frame] = frames.as_slice() {
             let plain = self.frame(shard, index, frame, &wanted).await?;
-            return slice(shard, frame, &plain, wanted.start, wanted.end);
+            return slice(shard, frame, &plain, start, end);
         }
-        let size = wanted.end.saturating_sub(wanted.start);
+        let size = end.saturating_sub(start);
         let mut joined = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
         for run in runs(&frames) {
             for (frame, plain) in run.iter().zip(self.run_of_frames(shard, index, run, &wanted).await?) {
-                let from = wanted.start.max(frame.plain.start);
-                joined.extend_from_slice(&slice(shard, frame, &plain, from, wanted.end.min(frame.plain.end))?);
+                let (from, to) = (start.max(frame.plain.start), end.min(frame.plain.end));
+                joined.extend_from_slice(&slice(shard, frame, &plain, from, to)?);
             }
         }
         Ok(joined.freeze())
@@ -100,13 +109,16 @@ impl Archive {
         shard: &OpenShard,
         index: &v3::ShardIndex,
         frame: &v3::FrameRef,
-        wanted: &Range<u64>,
+        wanted: &Wanted,
     ) -> Result<Bytes, ArchiveError> {
         let is_cheap = self.options.store_is_near && stored_len(frame) <= FRAME_READ_AGAIN_MAX;
         // In a shard without a codec no frame is compressed, so that no small one has ever been kept.
         let is_never_kept = is_cheap && index.footer().codec == v3::Codec::Stored;
         if !is_never_kept && let Some(plain) = self.known_frame(shard, frame) {
             self.let_go(shard, frame, &plain, wanted);
+            return Ok(plain);
+        }
+        if let Some(plain) = self.decoded_ahead(shard, frame, wanted).await {
             return Ok(plain);
         }
         let found = self.stored_frames(shard, std::slice::from_ref(frame)).await?;
@@ -128,12 +140,16 @@ impl Archive {
         shard: &OpenShard,
         index: &v3::ShardIndex,
         run: &[v3::FrameRef],
-        wanted: &Range<u64>,
+        wanted: &Wanted,
     ) -> Result<Vec<Bytes>, ArchiveError> {
         let mut plains = Vec::with_capacity(run.len());
         while let Some((frame, _)) = run.get(plains.len()..).and_then(<[_]>::split_first) {
             if let Some(plain) = self.known_frame(shard, frame) {
                 self.let_go(shard, frame, &plain, wanted);
+                plains.push(plain);
+                continue;
+            }
+            if let Some(plain) = self.decoded_ahead(shard, frame, wanted).await {
                 plains.push(plain);
                 continue;
             }
@@ -157,6 +173,18 @@ impl Archive {
             }
         }
         Ok(plains)
+    }
+
+    /// The plain content of a frame that was decoded ahead of its reader.
+    async fn decoded_ahead(&self, shard: &OpenShard, frame: &v3::FrameRef, wanted: &Wanted) -> Option<Bytes> {
+        if !wanted.is_of_large {
+            return None;
+        }
+        let plain = self.ahead.decoded(shard.id, frame.number).await?;
+        if !is_done_with(frame, &plain, wanted) {
+            self.keep(shard, frame, &plain, false);
+        }
+        Some(plain)
     }
 
     /// The stored bytes of the first of adjacent frames, and of as many more as come with it. From a store that is far:
@@ -229,8 +257,8 @@ impl Archive {
     }
 
     /// Forgets a frame that a reader has just come to the end of.
-    fn let_go(&self, shard: &OpenShard, frame: &v3::FrameRef, plain: &Bytes, wanted: &Range<u64>) {
-        if plain.len() > FRAME_OF_MANY_MAX && is_done_with(frame, plain, wanted) {
+    fn let_go(&self, shard: &OpenShard, frame: &v3::FrameRef, plain: &Bytes, wanted: &Wanted) {
+        if is_of_one_file(plain) && is_done_with(frame, plain, wanted) {
             self.cache.remove(&CacheKey::Frame(shard.id, frame.number));
         }
     }
@@ -269,9 +297,13 @@ struct Found {
 
 /// True when a read leaves nothing of a frame to be wanted: who takes all of it keeps it, as the kernel does in a mount, and
 /// who has come to the end of a large one, which is of one file, goes on with the next.
-fn is_done_with(frame: &v3::FrameRef, plain: &Bytes, wanted: &Range<u64>) -> bool {
+fn is_done_with(frame: &v3::FrameRef, plain: &Bytes, wanted: &Wanted) -> bool {
     let end = frame.plain.start.saturating_add(u64::try_from(plain.len()).unwrap_or(u64::MAX));
-    wanted.end >= end && (wanted.start <= frame.plain.start || plain.len() > FRAME_OF_MANY_MAX)
+    wanted.range.end >= end && (wanted.range.start <= frame.plain.start || is_of_one_file(plain))
+}
+
+fn is_of_one_file(plain: &Bytes) -> bool {
+    u64::try_from(plain.len()).is_ok_and(|len| len > FRAME_OF_MANY_MAX)
 }
 
 const fn stored_len(frame: &v3::FrameRef) -> u64 {

@@ -44,7 +44,7 @@ const COUNTERS: [Metric; 12] = [
     ("des_read_ahead_windows_total", "Windows that were read ahead.", |stats| stats.ahead.windows),
     ("des_read_ahead_bytes_total", "Stored bytes of them.", |stats| stats.ahead.window_bytes),
     ("des_read_ahead_frames_total", "Frames that were there before they were wanted.", |stats| {
-        stats.ahead.frames_served
+        stats.ahead.frames_served.saturating_add(stats.ahead.frames_decoded)
     }),
     ("des_shard_corruption_total", "Pieces of objects that did not prove themselves.", |stats| stats.damage_met),
 ];

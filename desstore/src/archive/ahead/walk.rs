@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use desfmt::{Birth, ShardId};
 
+use super::decoded::{Decoding, FRAMES_DECODED_BEYOND};
 use super::piece::{Held, Piece};
 
 /// Bytes of the first window of a walk, and of the largest.
@@ -39,6 +40,8 @@ pub(crate) struct Step {
     /// What is read of the file, and how long it is.
     pub(crate) range: Range<u64>,
     pub(crate) len: u64,
+    /// True when the file has frames of its own.
+    pub(crate) is_large: bool,
     /// The frames that hold what is read.
     pub(crate) frames: Range<u32>,
     /// The first of them that is not at hand, or their end.
@@ -61,6 +64,19 @@ pub(crate) struct Wish {
     pub(crate) bytes: u64,
 }
 
+/// How far ahead of a reader is fetched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// How long the next window is.
+    window_bytes: u64,
+    pieces_beyond_max: usize,
+}
+
+impl Pace {
+    /// That of a walk which has just begun.
+    const FIRST: Self = Self { window_bytes: WINDOW_BYTES_MIN, pieces_beyond_max: 1 };
+}
+
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the reader")]
 pub(super) struct Walk {
@@ -71,19 +87,22 @@ pub(super) struct Walk {
     is_at_end_of_file: bool,
     is_from_start: bool,
     is_in_one_file: bool,
+    /// True when the file that was read last has frames of its own.
+    is_in_large: bool,
     steps: u32,
     is_shown: bool,
     /// True when somebody has looked at what comes after the shard.
     has_left: bool,
     /// The furthest frame read.
     frame: u32,
-    /// How long the next window is.
-    window_bytes: u64,
-    pieces_beyond_max: usize,
+    pace: Pace,
     pieces: VecDeque<Held>,
     /// The first frame that is not in a piece, and where there are no more.
     next_frame: u32,
     last_frame: u32,
+    /// Frames that are decoded ahead, and the first that nobody has begun to decode.
+    decodings: VecDeque<Decoding>,
+    next_to_decode: u32,
     touched: Duration,
     /// The number of the read that was its last.
     turn: u64,
@@ -99,22 +118,29 @@ impl Walk {
             is_at_end_of_file: step.range.end >= step.len,
             is_from_start: step.frames.start == 0 && step.range.start == 0,
             is_in_one_file: true,
+            is_in_large: step.is_large,
             steps: 0,
             is_shown: false,
             has_left: false,
             frame: step.frames.end.saturating_sub(1),
-            window_bytes: WINDOW_BYTES_MIN,
-            pieces_beyond_max: 1,
+            pace: Pace::FIRST,
             pieces: VecDeque::new(),
             next_frame: step.frames.end,
             last_frame: step.file_end,
+            decodings: VecDeque::new(),
+            next_to_decode: 0,
             touched: now,
             turn: id,
         }
     }
 
-    /// A reader who is expected at the beginning of a shard, coming from another one.
-    pub(super) fn expected(id: u64, (shard, first): (ShardId, Birth), frames: u32, now: Duration) -> Self {
+    /// A reader who is expected at the beginning of a shard of so many frames, coming from another one at that pace.
+    pub(super) fn expected(
+        id: u64,
+        (shard, first): (ShardId, Birth),
+        (frames, pace): (u32, Pace),
+        now: Duration,
+    ) -> Self {
         Self {
             id,
             shard,
@@ -123,24 +149,26 @@ impl Walk {
             is_at_end_of_file: false,
             is_from_start: true,
             is_in_one_file: false,
+            is_in_large: false,
             steps: STEPS_MIN,
             is_shown: true,
             has_left: false,
             frame: 0,
-            window_bytes: WINDOW_BYTES_MIN,
-            pieces_beyond_max: 1,
+            pace,
             pieces: VecDeque::new(),
             next_frame: 0,
             last_frame: frames,
+            decodings: VecDeque::new(),
+            next_to_decode: 0,
             touched: now,
             turn: id,
         }
     }
 
-    /// True, once, when this reader goes from file to file and has all that comes before the end of the shard.
-    pub(super) fn leaves(&mut self) -> bool {
+    /// At which pace, said once, when this reader goes from file to file and has all that comes before the end of the shard.
+    pub(super) fn leaves(&mut self) -> Option<Pace> {
         let is_leaving = self.is_shown && !self.is_in_one_file && self.next_frame >= self.last_frame;
-        is_leaving && !std::mem::replace(&mut self.has_left, true)
+        (is_leaving && !std::mem::replace(&mut self.has_left, true)).then_some(self.pace)
     }
 
     pub(super) const fn id(&self) -> u64 {
@@ -165,6 +193,30 @@ impl Walk {
 
     pub(super) fn bytes(&self) -> u64 {
         self.pieces.iter().map(|held| held.piece.span().bytes()).fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn holds_something(&self) -> bool {
+        !self.pieces.is_empty() || !self.decodings.is_empty()
+    }
+
+    pub(super) const fn decodings(&self) -> &VecDeque<Decoding> {
+        &self.decodings
+    }
+
+    /// The frames that are to be decoded now, no more than `room`. Each is said once.
+    pub(super) fn frames_to_decode(&mut self, room: u32) -> Range<u32> {
+        if !self.is_shown || !self.is_in_large {
+            return 0..0;
+        }
+        let next = self.frame.saturating_add(1);
+        let from = self.next_to_decode.max(next);
+        let end = next.saturating_add(FRAMES_DECODED_BEYOND).min(self.last_frame).min(from.saturating_add(room));
+        self.next_to_decode = from.max(end);
+        from..self.next_to_decode
+    }
+
+    pub(super) fn take_decoding(&mut self, decoding: Decoding) {
+        self.decodings.push_back(decoding);
     }
 
     /// True when a read goes on where this reader is.
@@ -194,6 +246,7 @@ impl Walk {
     pub(super) fn advance(&mut self, step: &Step, (turn, now): (u64, Duration), is_alone: bool) {
         (self.turn, self.touched) = (turn, now);
         self.is_in_one_file &= self.birth == step.birth;
+        self.is_in_large = step.is_large;
         self.last_frame = if self.is_in_one_file { step.file_end } else { step.shard_end };
         if self.is_next(step) {
             self.steps = self.steps.saturating_add(1);
@@ -206,11 +259,12 @@ impl Walk {
         let before = self.piece_of(self.frame);
         self.frame = self.frame.max(step.frames.end.saturating_sub(1));
         if self.piece_of(self.frame) != before {
-            self.pieces_beyond_max = self.pieces_beyond_max.saturating_add(1).min(PIECES_BEYOND_MAX);
+            self.pace.pieces_beyond_max = self.pace.pieces_beyond_max.saturating_add(1).min(PIECES_BEYOND_MAX);
         }
         while self.pieces.front().is_some_and(|held| self.has_long_passed(held)) {
             self.pieces.pop_front();
         }
+        self.decodings.retain(|one| one.frame >= self.frame);
         let steps_min = match (self.is_from_start, step.is_listed && is_alone) {
             (true, true) => STEPS_MIN_AFTER_LISTING,
             (true, false) => STEPS_MIN_FROM_START,
@@ -225,12 +279,12 @@ impl Walk {
     /// What is to be fetched next, unless enough is on its way.
     pub(super) fn wish(&self, window_bytes_max: u64) -> Option<Wish> {
         let beyond = self.pieces.iter().filter(|held| held.piece.span().frames.start > self.frame).count();
-        let is_wanted = self.has_windows() && beyond < self.pieces_beyond_max && self.next_frame < self.last_frame;
+        let is_wanted = self.has_windows() && beyond < self.pace.pieces_beyond_max && self.next_frame < self.last_frame;
         is_wanted.then_some(Wish {
             walk: self.id,
             from: self.next_frame,
             end: self.last_frame,
-            bytes: self.window_bytes.min(window_bytes_max),
+            bytes: self.pace.window_bytes.min(window_bytes_max),
         })
     }
 
@@ -242,12 +296,12 @@ impl Walk {
     pub(super) fn take(&mut self, held: Held) {
         self.next_frame = held.piece.span().frames.end;
         self.pieces.push_back(held);
-        self.window_bytes = self.window_bytes.saturating_mul(2).min(WINDOW_BYTES_MAX);
+        self.pace.window_bytes = self.pace.window_bytes.saturating_mul(2).min(WINDOW_BYTES_MAX);
     }
 
     /// Wishes for smaller windows from now on.
     pub(super) fn ask_for_less(&mut self) {
-        self.window_bytes = (self.window_bytes / 2).max(WINDOW_BYTES_MIN);
+        self.pace.window_bytes = (self.pace.window_bytes / 2).max(WINDOW_BYTES_MIN);
     }
 
     /// The piece that holds a frame.
@@ -284,17 +338,19 @@ impl Walk {
     /// Gives up the piece that holds a frame.
     pub(super) fn drop_frame(&mut self, frame: u32) {
         self.pieces.retain(|held| !held.piece.span().frames.contains(&frame));
+        self.decodings.retain(|one| one.frame != frame);
     }
 
     /// Gives up everything; the walk has to show itself again.
     pub(super) fn give_up(&mut self) {
         self.pieces.clear();
+        self.decodings.clear();
         self.begin_again();
     }
 
     fn begin_again(&mut self) {
-        (self.is_shown, self.steps) = (false, 0);
-        (self.window_bytes, self.pieces_beyond_max) = (WINDOW_BYTES_MIN, 1);
+        (self.is_shown, self.steps, self.next_to_decode) = (false, 0, 0);
+        self.pace = Pace::FIRST;
     }
 
     fn piece_of(&self, frame: u32) -> Option<u32> {
