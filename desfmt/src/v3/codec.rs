@@ -102,7 +102,8 @@ pub(super) fn compressor(level: i32, dictionary: Option<&Dictionary>) -> Result<
 }
 
 /// From this length on a frame is laid behind its dictionary. zstd searches what lies side by side as one piece, which takes
-/// a tenth to a quarter less time than two pieces do (`docs/performance.md`), but reads the dictionary anew for each frame. Shorter ones are compressed by the tables of a dictionary that was read once, as zstd itself does up to this length.
+/// a tenth to a quarter less time than two pieces do (`docs/performance.md`), but reads the dictionary anew for each frame.
+/// Shorter ones are compressed by the tables of a dictionary that was read once, as zstd itself does up to this length.
 const ADJACENT_LEN_MIN: usize = 16 << 10;
 
 /// Where a trained dictionary has its number (`doc/zstd_compression_format.md` of zstd).

@@ -146,6 +146,11 @@ impl SpoolFile {
         written.map_err(|error| self.error(error))
     }
 
+    /// Waits until its bytes are on the disk. A failure is told once, to whoever waits first, so that it must not be ignored.
+    pub(super) fn sync(&self) -> Result<(), ArchiveError> {
+        File::open(&self.path).and_then(|file| file.sync_data()).map_err(|error| self.error(error))
+    }
+
     /// Trouble with it.
     pub(crate) fn error(&self, error: io::Error) -> ArchiveError {
         spool_error(&self.path, error)

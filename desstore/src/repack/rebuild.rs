@@ -137,15 +137,25 @@ impl Task {
         done.frames_encoded = counts.1;
         drop(grounds);
         if keeps(Rule::OnlyDeadAreDropped) && keeps(Rule::BirthsSurvive) {
-            Verification {
-                sources: &self.sources,
-                liveness: &liveness,
-                rebuilt: &rebuilt,
-                threads: self.settings.threads,
-            }
-            .run(dead)?;
+            self.verify(&liveness, &rebuilt, dead)?;
         }
         Ok(Rebuilt::Shard(Box::new(rebuilt), done))
+    }
+
+    /// Compares old and new. What becomes an object by a second name is written to the disk meanwhile: that takes no less
+    /// time, and the upload then finds it done.
+    fn verify(&self, liveness: &Liveness, rebuilt: &RebuiltShard, dead: u64) -> Result<(), ArchiveError> {
+        let (sources, threads) = (self.sources.as_slice(), self.settings.threads);
+        let verification = Verification { sources, liveness, rebuilt, threads };
+        if self.settings.directory.is_none() {
+            return verification.run(dead);
+        }
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| rebuilt.file.sync());
+            verification.run(dead)?;
+            let died = |_| Err(ArchiveError::refused("a thread that wrote a shard to the disk died"));
+            writing.join().unwrap_or_else(died)
+        })
     }
 
     /// What the new shard is compressed with, and whether frames are taken over as they are.

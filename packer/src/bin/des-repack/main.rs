@@ -76,7 +76,8 @@ async fn run(args: &Args) -> Result<bool, PackError> {
         let reason = format!("there is no archive at {}: it has no des.json", args.store.shown());
         return Err(PackError::Refused { reason });
     };
-    if !args.run.dry_run {
+    // What a directory does is this program's own work.
+    if !args.run.dry_run && connected.local.is_none() {
         repack::refuse_unconditional(connected.store.as_ref(), &SystemRandom).await?;
     }
     let opened = Opened { connected, writer: Arc::new(writer), metrics };
