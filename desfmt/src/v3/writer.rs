@@ -1,10 +1,12 @@
 //! Building the body of a shard, frame by frame and entry by entry, in memory proportional to its index.
 
 mod body;
+mod body_hasher;
 mod page_builder;
 
 pub use self::body::Body;
 use self::body::Facts;
+use self::body_hasher::BodyHasher;
 use self::page_builder::PageBuilder;
 use super::codec::{Codec, Dictionary};
 use super::column::ColumnEncoder;
@@ -39,7 +41,7 @@ pub struct BodyWriter {
     settings: BodySettings,
     dictionary: Option<Dictionary>,
     lineage: Lineage,
-    hasher: blake3::Hasher,
+    hasher: BodyHasher,
     columns: ColumnEncoder,
     page: PageBuilder,
     directory: DirectoryBuilder,
@@ -78,7 +80,7 @@ impl BodyWriter {
         refuse_beyond("origins", to_u64(origins), u64::from(ORIGINS_MAX))?;
         refuse_beyond("parents", to_u64(lineage.parents.len()), u64::from(ORIGINS_MAX))?;
         lineage.validate().map_err(|detail| BuildError::Invalid { detail })?;
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = BodyHasher::new();
         hasher.update(&header_of(settings));
         let directory = DirectoryBuilder { births: vec![Vec::new(); origins], ..DirectoryBuilder::default() };
         Ok(Self {
@@ -243,7 +245,8 @@ impl BodyWriter {
             footer: append(&[]),
         };
         self.hasher.update(&trailer);
-        let body_digest = self.hasher.finalize();
+        let hasher = self.hasher.finish();
+        let body_digest = hasher.finalize();
         let resident = sections.dictionary.saturating_sub(sections.index) <= RESIDENT_PAGES_LEN_MAX;
         let tail_start = if resident { sections.index } else { sections.dictionary };
         let object_len = sections.footer.saturating_add(to_u64(FOOTER_LEN));
@@ -264,7 +267,7 @@ impl BodyWriter {
             directory_crc,
             sections,
         };
-        Ok(Body { trailer, hasher: self.hasher, facts })
+        Ok(Body { trailer, hasher, facts })
     }
 
     /// The length of the dictionary, then its bytes as a column; nothing without one.
