@@ -23,7 +23,8 @@ use super::{Ahead, State};
 /// processors at work.
 pub(super) const FRAMES_DECODED_BEYOND: u32 = 2;
 
-/// What comes of decoding a frame, its plain content: none where it did not arrive or is not right, which the reader finds out by himself.
+/// What comes of decoding a frame, its plain content: none where it did not arrive or is not right, which the reader finds
+/// out by himself.
 pub(crate) type Decoded = Option<Bytes>;
 
 /// Frames that a walk wants to be decoded.
