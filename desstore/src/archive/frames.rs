@@ -306,7 +306,7 @@ fn is_of_one_file(plain: &Bytes) -> bool {
     u64::try_from(plain.len()).is_ok_and(|len| len > FRAME_OF_MANY_MAX)
 }
 
-const fn stored_len(frame: &v3::FrameRef) -> u64 {
+pub(crate) const fn stored_len(frame: &v3::FrameRef) -> u64 {
     frame.stored.end.saturating_sub(frame.stored.start)
 }
 

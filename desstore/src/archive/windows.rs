@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::archive::ahead::{Decoded, Pace, Step, Wish};
 use crate::archive::error::ArchiveError;
-use crate::archive::frames::{StreamRead, span};
+use crate::archive::frames::{StreamRead, span, stored_len};
 use crate::archive::shard::{Index, part};
 use crate::archive::{Archive, CacheKey, Cached, OpenShard};
 use crate::disk_cache;
@@ -172,8 +172,7 @@ impl Archive {
 /// False for a frame that is stored as it is, as far as can be told without it. To prove such a one takes less time than to
 /// have another processor do it.
 fn is_compressed(index: &v3::ShardIndex, frame: &v3::FrameRef) -> bool {
-    let stored_len = frame.stored.end.saturating_sub(frame.stored.start);
-    index.footer().codec != v3::Codec::Stored && stored_len < v3::limits::SLOT_LEN
+    index.footer().codec != v3::Codec::Stored && stored_len(frame) < v3::limits::SLOT_LEN
 }
 
 /// Decodes a frame when its stored bytes are there.

@@ -24,9 +24,13 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// An archive with one shard of files of that length, and what is in them.
 async fn packed(files: usize, len: usize) -> (Fixture, Vec<Vec<u8>>) {
+    packed_of((0..files).map(|number| noise(u64::try_from(number).unwrap(), len)).collect()).await
+}
+
+/// The same of files with these contents.
+async fn packed_of(contents: Vec<Vec<u8>>) -> (Fixture, Vec<Vec<u8>>) {
     let fixture = Fixture::new().await;
-    let names: Vec<String> = (0..files).map(|number| format!("file-{number:06}")).collect();
-    let contents: Vec<Vec<u8>> = (0..files).map(|number| noise(u64::try_from(number).unwrap(), len)).collect();
+    let names: Vec<String> = (0..contents.len()).map(|number| format!("file-{number:06}")).collect();
     let all: Vec<(&str, &[u8])> =
         names.iter().zip(&contents).map(|(name, content)| (name.as_str(), content.as_slice())).collect();
     fixture.pack(&all).await;

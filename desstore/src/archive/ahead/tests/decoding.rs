@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use desfmt::v3;
 
-use super::{KIB, listed, noise, read, shard_len};
+use super::{KIB, listed, noise, packed_of, read, shard_len};
 use crate::archive::{Archive, ArchiveError, Deletion, FileEntry, ReadOptions};
 use crate::fixture::{Fixture, day};
 
@@ -16,17 +16,6 @@ fn text(number: usize, len: usize) -> Vec<u8> {
 /// An archive with one shard of files with a frame each, and what is in them.
 async fn packed_large(files: usize) -> (Fixture, Vec<Vec<u8>>) {
     packed_of((0..files).map(|number| text(number, 300 * KIB)).collect()).await
-}
-
-async fn packed_of(contents: Vec<Vec<u8>>) -> (Fixture, Vec<Vec<u8>>) {
-    let fixture = Fixture::new().await;
-    let names: Vec<String> = (0..contents.len()).map(|number| format!("file-{number:06}")).collect();
-    let all: Vec<(&str, &[u8])> =
-        names.iter().zip(&contents).map(|(name, content)| (name.as_str(), content.as_slice())).collect();
-    fixture.pack(&all).await;
-    fixture.store.take_calls();
-    fixture.store.take_ranges();
-    (fixture, contents)
 }
 
 fn near() -> ReadOptions {
